@@ -67,6 +67,17 @@ def load_application(name: str) -> FlywheelApplication:
     Raises:
         UnknownNameError: no application of that name is on offer.
         SettingsError: its module cannot be imported or holds no `APPLICATION` of that name.
+        LandingError: the file that says where imported history begins is damaged.
+    """
+    return begin_with_history(read_configuration(name), Stores())
+
+
+def read_configuration(name: str) -> FlywheelApplication:
+    """Import one application's module and return its configuration as it stands there; no data are looked at.
+
+    Raises:
+        UnknownNameError: no application of that name is on offer.
+        SettingsError: its module cannot be imported or holds no `APPLICATION` of that name.
     """
     place = _find_place(name)
     application = getattr(_import_module(place, place.module), "APPLICATION", None)
@@ -81,7 +92,7 @@ def load_application(name: str) -> FlywheelApplication:
             f"{place.module} ({place.origin}) is offered as {name!r}, but its APPLICATION is called "
             f"{application.name!r}; give both one name"
         )
-    return begin_with_history(application, Stores())
+    return application
 
 
 def load_definitions(name: str) -> Any:

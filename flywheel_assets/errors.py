@@ -12,6 +12,7 @@ FlywheelError
 │   ├── LandingError
 │   │   ├── ClosedDayError         a closed day's files differ from what its closing recorded
 │   │   └── LandingRetiredError    a closed day's files were removed by retention
+│   ├── DamagedFileError           a file cannot be read any more; names it, and the way back
 │   ├── MissingInputError          an input day was never materialized
 │   ├── PartitionMismatchError     rows do not belong to the partition they were written for
 │   ├── VersionError
@@ -101,6 +102,10 @@ class ClosedDayError(LandingError):
 
 class LandingRetiredError(LandingError):
     """A closed day's files were removed by retention, so the day cannot be read again."""
+
+
+class DamagedFileError(PermanentError):
+    """A file cannot be read any more, or is gone; the message names it, what it belongs to, and the way back."""
 
 
 class MissingInputError(PermanentError):

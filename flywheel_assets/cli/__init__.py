@@ -7,7 +7,7 @@
 | `days` | turn, backfill, stale, history |
 | `gold` | gold, verify, retry, abandon |
 | `exclusions` | exclude, include, exclusions, retrain, breaker |
-| `upkeep` | maintain, rollout, rollback, erase |
+| `upkeep` | fsck, maintain, rollout, rollback, erase |
 | `homes` | backup, restore, move, adopt, upgrade |
 | `whatif` | levers, policy |
 | `backtest` | backtest |
@@ -60,7 +60,10 @@ __all__ = [
 
 
 def main() -> None:
-    """Run the command; an error of ours, or a file that may not be opened, is one line."""
+    """Run the command; an error of ours, or a file that may not be opened, is one line.
+
+    So is a library's error where a file of the home is damaged: then the files are named, with their way back.
+    """
     try:
         app()
     except FlywheelError as error:
@@ -70,6 +73,10 @@ def main() -> None:
         if error.filename is None:
             raise
         _print_error("PermissionError", f"{error.strerror}: {error.filename}. Let this user own it, or name another.")
+        sys.exit(1)
+    except Exception as error:
+        if not upkeep.explain_damage(error):
+            raise
         sys.exit(1)
 
 

@@ -30,10 +30,8 @@ def list_versions(application: Application = "assistant") -> None:
     config, stores = load_application(application), open_stores()
     lake = stores.lake(application)
     champion = _find_champion(application)
-    described = [
-        _describe_version(each, champion)
-        for each in summarize_versions(lake, stores.versions(application), config.tables.gold)
-    ]
+    summaries = summarize_versions(lake, stores.versions(application), config.tables.gold)
+    described = [_describe_version(each, champion) for each in summaries]
     # In a narrow terminal all columns together would break names in the middle of a word.
     shown = _VERSION_COLUMNS if console.width >= _WIDE else _NARROW_COLUMNS
     table = Table()
@@ -47,6 +45,11 @@ def list_versions(application: Application = "assistant") -> None:
         console.print(f"`flywheel gold show VERSION`, or {_WIDE} columns, show {left_out}.", soft_wrap=True)
     for name in sorted(name for name in list_tags(lake, config.tables.gold) if name.startswith(SAVED_HEAD)):
         console.print(f"{name}: the gold table before a rollback")
+    for summary in summaries:
+        if summary.damage is not None:
+            console.print(
+                f"{summary.version}: {summary.damage}", style="red", markup=False, highlight=False, soft_wrap=True
+            )
 
 
 _VERSION_COLUMNS = ("version", "snapshot", "rows", "days", "left out", "exclusions", "model", "decision")
@@ -60,7 +63,8 @@ def _describe_version(summary: "VersionSummary", champion: str | None) -> dict[s
     return {
         "version": summary.version + (" (undone)" if summary.is_undone else ""),
         "snapshot": str(summary.snapshot_id or "not tagged"),
-        "rows": ", ".join(f"{name} {rows:,}" for name, rows in summary.rows.items()) or "not exported",
+        "rows": ", ".join(f"{name} {rows:,}" for name, rows in summary.rows.items())
+        or ("not exported" if summary.damage is None else "damaged, see below"),
         "days": f"{min(manifest.days)} … {max(manifest.days)}" if manifest and manifest.days else "",
         "left out": f"{sum(manifest.dropped.values()):,}" if manifest else "",
         "exclusions": ", ".join(manifest.exclusions) if manifest else "",
@@ -84,6 +88,7 @@ def show(version: Version, application: Application = "assistant") -> None:
         "model": summary.trained or "not trained",
         "decision": _describe_decision(summary, _find_champion(application)),
         "why": summary.decision or "",
+        **({} if summary.damage is None else {"damage": summary.damage}),
     }
     if manifest := summary.manifest:
         facts |= {
@@ -319,7 +324,12 @@ def verify(application: Application = "assistant") -> None:
     config, stores = load_application(application), open_stores()
     found = verification.verify_versions(stores.lake(application), stores.versions(application), config.tables.gold)
     for difference in found.differences[:10]:
-        console.print(difference, highlight=False, soft_wrap=True, style="red")
+        console.print(difference, markup=False, highlight=False, soft_wrap=True, style="red")
+    console.print(
+        "not looked at: landing, the ledger, the other tables and older snapshots, receipts, trained models, MLflow, "
+        "databases; `flywheel fsck` looks at them",
+        soft_wrap=True,
+    )
     if found.differences:
         console.print(f"{len(found.differences)} differences in {found.versions} versions")
         raise typer.Exit(1)

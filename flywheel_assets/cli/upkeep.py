@@ -1,6 +1,7 @@
-"""Commands that take back or delete: roll back, do the weekly maintenance, erase a person."""
+"""Commands that look after what is stored: look for damage, roll back, do the weekly maintenance, erase a person."""
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,16 +14,21 @@ from flywheel_assets.cli.terminal import (
     Yes,
     app,
     console,
+    errors,
+    find_applications,
     load_application,
     name_decider,
     open_stores,
 )
-from flywheel_assets.errors import InvalidRuleError
+from flywheel_assets.errors import FlywheelError, InvalidRuleError
 
 if TYPE_CHECKING:
     from flywheel_assets.application import FlywheelApplication
     from flywheel_assets.lake.erasure.erase import ErasurePlan, Place, Receipt
+    from flywheel_assets.lake.fsck.findings import Finding, Report
     from flywheel_assets.stores import Stores
+
+_SMALLEST_SAMPLE = 0.0001
 
 
 @app.command()
@@ -152,6 +158,146 @@ def maintain(application: Application = "assistant", yes: Yes = False) -> None:
             *explain_versions_left(stores.lake(application).warehouse, upkeep.versions_deleted),
         ]
     )
+
+
+@app.command()
+def fsck(
+    application: Annotated[
+        str | None, typer.Option("--application", "-a", help="Only this application. Default: all that are installed.")
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Do the repairs that lose nothing; the others are printed.")
+    ] = False,
+    sample: Annotated[
+        float,
+        typer.Option(
+            min=_SMALLEST_SAMPLE,
+            max=1,
+            help="Share of the files read before whose content is read again. Default: all of them.",
+        ),
+    ] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Look for damaged files in everything that the home holds: one line a finding, with its cause and repair.
+
+    Existence, sizes and structure are looked at in every file, whatever the sample is. The exit code is 1 when there
+    are findings that were not repaired.
+    """
+    import time
+
+    from flywheel_assets.defs.automation.inspection import inspect_home
+    from flywheel_assets.discovery import read_configuration
+
+    stores = open_stores()
+    names = [application] if application is not None else list(find_applications())
+    configs = [read_configuration(name) for name in names]
+    began = time.process_time()
+    with errors.status("looking at every file"):
+        report = inspect_home(stores, configs, sample, datetime.now(UTC))
+    left = list(report.findings)
+    mended: list[str] = []
+    if repair and left:
+        mended = _repair_findings(stores, configs, left)
+        with errors.status("looking again"):
+            report = inspect_home(stores, configs, sample, datetime.now(UTC))
+        left = list(report.findings)
+    if as_json:
+        _print_report_as_json(report, mended)
+    else:
+        _print_sentences([f"repaired: {each}" for each in mended])
+        for finding in left:
+            console.print(str(finding), style="red", markup=False, highlight=False, soft_wrap=True)
+        _print_sentences([f"not looked at: {each}" for each in report.not_looked_at])
+        looked_at = ", ".join(f"{number:,} {kind}" for kind, number in report.looked_at.items())
+        read = f"{report.bytes_read / 2**20:,.1f} MiB read in {time.process_time() - began:.1f} s of CPU"
+        _print_sentences([f"{len(left)} findings in {looked_at or 'nothing: the home is empty'}; {read}"])
+    if left:
+        raise typer.Exit(1)
+
+
+def explain_damage(error: Exception) -> bool:
+    """Say which damaged files may have caused a library's error; return False where the home is whole.
+
+    Libraries fail over garbage in too many ways to tell them apart, and seldom name the file: so every file is looked
+    at, as `fsck` does, and hardly any is read whole, since a home may be large.
+    """
+    from flywheel_assets.defs.automation.inspection import inspect_home
+    from flywheel_assets.discovery import read_configuration
+
+    stores = open_stores()
+    configs = [read_configuration(name) for name in find_applications()]
+    try:
+        with errors.status("looking for damaged files"):
+            found = inspect_home(stores, configs, _SMALLEST_SAMPLE, datetime.now(UTC)).findings
+    except Exception as another:  # the first error is the one to show
+        error.add_note(f"flywheel fsck failed, too: {type(another).__name__}")
+        return False
+    if not found:
+        return False
+    errors.print(f"[bold red]error:[/] {type(error).__name__}: the command stopped, and files of this home are damaged")
+    for finding in found:
+        errors.print(str(finding), markup=False, highlight=False, soft_wrap=True)
+    return True
+
+
+def _print_report_as_json(report: "Report", mended: list[str]) -> None:
+    import msgspec
+
+    told = {
+        "findings": [
+            {
+                "place": each.place,
+                "file": each.file,
+                "problem": each.problem,
+                "cause": each.cause,
+                "repair": each.repair,
+                "is_repaired_by_fsck": each.mend is not None,
+            }
+            for each in report.findings
+        ],
+        "repaired": mended,
+        "looked_at": report.looked_at,
+        "bytes_read": report.bytes_read,
+        "not_looked_at": report.not_looked_at,
+    }
+    typer.echo(msgspec.json.encode(told).decode())
+
+
+def _repair_findings(
+    stores: Stores, configs: Sequence["FlywheelApplication"], findings: Sequence["Finding"]
+) -> list[str]:
+    """Do the safe repairs; days last, since they need the home's other parts."""
+    from flywheel_assets.cli.terminal import build_driver
+    from flywheel_assets.lake.fsck.findings import MendKind
+    from flywheel_assets.lake.fsck.mending import explain_refusal, mend
+
+    done: list[str] = []
+    days: dict[str, set[date]] = {}
+    for finding in findings:
+        # Findings about what all applications share name none of them; any of them may mend these.
+        config = next((each for each in configs if finding.application == each.name), configs[0])
+        if finding.mend is None:
+            continue
+        if finding.mend.kind is MendKind.MAKE_DAY:
+            assert finding.mend.day is not None
+            days.setdefault(config.name, set()).add(finding.mend.day)
+            continue
+        try:
+            done.append(mend(finding, stores.lake(config.name), stores.versions(config.name), datetime.now(UTC).date()))
+        except FlywheelError as error:
+            errors.print(f"not repaired: {error}", markup=False, highlight=False, soft_wrap=True)
+    for config in configs:
+        for day in sorted(days.get(config.name, ())):
+            refusal = explain_refusal(stores.lake(config.name), config.tables, day)
+            # Of imported history the configuration alone has no partitions.
+            driver = build_driver(load_application(config.name))
+            finished = driver.materialize(day, day) if refusal is None else None
+            if finished is not None and finished.succeeded:
+                done.append(f"made {day} of {config.name} again, from landing to gold")
+            else:
+                why = refusal or (finished.error if finished else None) or "see the run's log"
+                errors.print(f"not repaired: {config.name} {day}: {why}", markup=False, highlight=False, soft_wrap=True)
+    return done
 
 
 @app.command()

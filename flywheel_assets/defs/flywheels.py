@@ -24,11 +24,12 @@ from flywheel_assets.defs.assets.classification import (
 )
 from flywheel_assets.defs.assets.daily import build_feedback_assets
 from flywheel_assets.defs.assets.label_delay import build_label_delay_asset, build_label_delay_check
-from flywheel_assets.defs.assets.landed import build_landed_assets
+from flywheel_assets.defs.assets.landed import build_landed_assets, name_landed_asset
 from flywheel_assets.defs.assets.mlflow_traces import build_source_asset
 from flywheel_assets.defs.assets.preference import build_adapter_assets, build_pair_assets
 from flywheel_assets.defs.assets.production_watch import build_production_watch_asset
 from flywheel_assets.defs.automation.alerts import build_alert_sensors
+from flywheel_assets.defs.automation.inspection import build_fsck_check, build_fsck_job, build_fsck_schedule
 from flywheel_assets.defs.automation.maintenance import build_maintenance_job, build_maintenance_schedule
 from flywheel_assets.defs.automation.recovery import build_rollback_job
 from flywheel_assets.defs.automation.rollout_steps import build_rollout_job, build_rollout_schedule, is_automatic
@@ -43,6 +44,7 @@ from flywheel_assets.defs.automation.triggers import (
 from flywheel_assets.defs.classifier_checks import build_classifier_checks
 from flywheel_assets.defs.partitions import DAILY_JOB, REPORTS_JOB, TURN_JOB
 from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.settings import keep_files_private, read_settings
 
 _LONGEST_TURN_S = str(7 * 24 * 3600)
@@ -154,6 +156,7 @@ def _assemble(
         run_tags={MAX_RUNTIME_SECONDS_TAG: _LONGEST_TURN_S},
     )
     upkeep_job = build_maintenance_job(application)
+    landed = name_landed_asset(EventKind.FEEDBACK)
     report_jobs = []
     if reports:
         report_jobs.append(
@@ -165,11 +168,25 @@ def _assemble(
         )
     return dg.Definitions(
         assets=[*build_landed_assets(application), *daily, *versions, *more_assets, *reports],
-        asset_checks=[*build_daily_checks(application), *build_version_checks(application), *more_checks],
-        jobs=[daily_job, turn_job, build_rollback_job(application), upkeep_job, *report_jobs, *more_jobs],
+        asset_checks=[
+            *build_daily_checks(application),
+            *build_version_checks(application),
+            build_fsck_check(application, landed),
+            *more_checks,
+        ],
+        jobs=[
+            daily_job,
+            turn_job,
+            build_rollback_job(application),
+            upkeep_job,
+            build_fsck_job(application, landed),
+            *report_jobs,
+            *more_jobs,
+        ],
         schedules=[
             build_daily_schedule(application, daily_job.name),
             build_maintenance_schedule(application, upkeep_job),
+            build_fsck_schedule(application),
             *more_schedules,
             *(build_report_schedule(application, job.name) for job in report_jobs),
         ],

@@ -14,6 +14,7 @@ import numpy as np
 
 from flywheel_assets.errors import ManifestMismatchError, SettingsError, TrainingError
 from flywheel_assets.lake.storage.files import hash_file
+from flywheel_assets.models.model_folder import ADAPTER_WEIGHTS
 from flywheel_assets.models.rendering import load_tokenizer
 
 if TYPE_CHECKING:
@@ -319,9 +320,6 @@ def _make_batches(lengths: Sequence[int], batch_size: int, most_tokens: int | No
     return batches
 
 
-_ADAPTER_WEIGHTS = "adapter_model.safetensors"
-
-
 def hash_base_weights(base_model: str) -> str:
     """Hash the names and contents of a base model's safetensors files.
 
@@ -345,9 +343,9 @@ def hash_adapter(folder: Path) -> str:
     Raises:
         ManifestMismatchError: they are missing.
     """
-    path = folder / _ADAPTER_WEIGHTS
+    path = folder / ADAPTER_WEIGHTS
     if not path.is_file():
-        raise ManifestMismatchError(f"{folder} holds no {_ADAPTER_WEIGHTS}; train this version again")
+        raise ManifestMismatchError(f"{folder} holds no {ADAPTER_WEIGHTS}; train this version again")
     return hash_file(path)
 
 

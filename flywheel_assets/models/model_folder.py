@@ -22,6 +22,7 @@ JUDGED_FOLDER = "judged"
 """Folder of the model that is tested in its place; without one the model itself is."""
 KIND_FILE, RECALIBRATION_FILE = "model.json", "recalibration.json"
 LIGHTGBM = "lightgbm"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _LIGHTGBM_FILE = "model.txt"
 _PICKLES = ("*.pkl", "*.pickle", "*.joblib", "*.pt", "*.pth", "pytorch_model*.bin")
 
@@ -59,6 +60,16 @@ def read_model_kind(folder: Path) -> str:
         return msgspec.json.decode(path.read_bytes(), type=_Kind).kind
     except msgspec.DecodeError as unreadable:
         raise TrainingError(f"{path} says no kind of model: {unreadable}; train the version again") from None
+
+
+def hash_weights(folder: Path) -> str:
+    """Hash a trained model as its trainer's report does: an adapter by its weights, a classifier by `hash_model`.
+
+    Raises:
+        TrainingError: the folder holds no model.
+    """
+    weights = folder / ADAPTER_WEIGHTS
+    return hash_file(weights) if weights.is_file() else hash_model(folder)
 
 
 def is_plain_lightgbm(folder: Path) -> bool:

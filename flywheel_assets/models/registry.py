@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flywheel_assets.errors import VersionConflictError
+from flywheel_assets.lake.fsck.models import StoredModel
+from flywheel_assets.lake.tables.home import find_local_path
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.models.model_folder import hash_listing, is_plain_lightgbm
 from flywheel_assets.models.rollout.events import BASE, ModelFacts
@@ -33,6 +35,7 @@ _DIGEST_CHARACTERS = 36  # MLflow's limit
 _VERSION_TAG = "flywheel.gold_version"
 _SHA256_TAG = "flywheel.adapter_sha256"
 _ROLLOUT_TAG = "flywheel.rollout"
+_DECISION_FOLLOWS_WITHIN = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,28 @@ class ModelRegistry:
         """List the gold versions that a model is registered for."""
         found = self._client.search_model_versions(f"name = '{self.application}'")
         return sorted(version.tags[_VERSION_TAG] for version in found)
+
+    def list_stored_models(self) -> list[StoredModel]:
+        """List every registered model with the places of its files."""
+        found = self._client.search_model_versions(f"name = '{self.application}'")
+        state = self.find_rollout()
+        # A promotion moves the alias before it writes the decision.
+        is_recent = state.started_at is None or datetime.now(UTC) - state.started_at < _DECISION_FOLLOWS_WITHIN
+        return [self._locate_model(version, None if is_recent else state.champion) for version in found]
+
+    def _locate_model(self, version: "ModelVersion", serving: str | None) -> StoredModel:  # type: ignore[no-any-unimported]
+        registered = self._to_registered_model(version)
+        serves = registered.gold_version == serving and self.versions is not None
+        uri = str(self._client.get_model_version_download_uri(self.application, version.version))
+        return StoredModel(
+            model_version=registered.model_version,
+            gold_version=registered.gold_version,
+            model_dir=registered.model_dir,
+            sha256=version.tags.get(_SHA256_TAG),
+            artifact=find_local_path(uri),
+            is_copy=uri.endswith("/adapter"),
+            promotion=self.versions.folder(registered.gold_version).promotion if serves and self.versions else None,
+        )
 
     def log_run(
         self,

@@ -10,6 +10,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from flywheel_assets.lake.storage.failures import clean_up_on_failure
+from flywheel_assets.lake.tables.probing import name_damaged_tables
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.tables.lake import Lake
@@ -23,13 +24,14 @@ def run_as_daily_step(
 ) -> Callable[Concatenate["Lake", _Arguments], _Result]:
     """Decorate a step that makes days of a table, so that no erasure, trim or rollback runs meanwhile.
 
-    If the step fails, its unfinished files are removed, and a full disk becomes a `DiskFullError`. A step must not call
-    another daily step.
+    If the step fails, its unfinished files are removed, a full disk becomes a `DiskFullError`, and an unreadable file a
+    `DamagedFileError`. A step must not call another daily step.
 
     Raises:
         CommitContentionError: one of those three was at work for ten minutes; it is safe to run again.
     """
 
+    @name_damaged_tables
     @clean_up_on_failure
     @wraps(step)
     def run_locked(lake: "Lake", /, *arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:

@@ -62,7 +62,7 @@ from flywheel_assets.lake.landing.disk import (
 )
 from flywheel_assets.lake.storage.files import hash_file
 from flywheel_assets.lake.storage.s3 import Bucket, ObjectVersion, ReplacedError
-from flywheel_assets.lake.storage.schema_versions import decode_file
+from flywheel_assets.lake.storage.schema_versions import decode_versioned
 
 _AT_ONCE = 8
 """Downloads at the same time."""
@@ -495,7 +495,7 @@ class ObjectLandingZone:
         """Find the day's closing with its ETag; return None while the day is open."""
         key = self.build_key(day, CLOSED_FILE)
         found = self.store.read(key)
-        return None if found is None else SealedDay(decode_file(found[0], Closing, self.build_uri(key)), found[1])
+        return None if found is None else SealedDay(decode_versioned(found[0], Closing, self.build_uri(key)), found[1])
 
     def replace_closing(self, day: date, closing: Closing, seen: str) -> str:
         """Replace the closing with the ETag `seen`; return the new one's ETag.

@@ -8,6 +8,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from flywheel_assets.errors import DamagedFileError
+from flywheel_assets.lake.storage.schema_versions import decode_versioned
+
+_Content = TypeVar("_Content")
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -118,3 +126,19 @@ def hash_file(path: Path) -> str:
     """Return the sha256 of a file's bytes, read in chunks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def decode_file(path: Path, kind: type[_Content], way_back: str) -> _Content:
+    """Decode a small JSON file that this project wrote.
+
+    Raises:
+        DamagedFileError: it holds something else; the message ends with `way_back`.
+        NewerReleaseError: it has a schema version that this release does not know.
+        FileNotFoundError: there is none.
+    """
+    try:
+        return decode_versioned(path.read_bytes(), kind, str(path))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # A message about bytes that are no UTF-8 would quote them, and they may be a user's.
+        what = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise DamagedFileError(f"{path} is damaged ({what}): {way_back}") from None

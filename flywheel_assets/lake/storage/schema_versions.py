@@ -5,14 +5,14 @@ those are null or have a default, and older code may go on. What has no version 
 is version 1.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from flywheel_assets import __version__
 from flywheel_assets.errors import NewerReleaseError
 
-S = TypeVar("S", bound=msgspec.Struct)
+C = TypeVar("C")
 
 
 class _Versioned(msgspec.Struct):
@@ -20,24 +20,27 @@ class _Versioned(msgspec.Struct):
     release: str | None = None
 
 
-def decode_file(content: bytes, kind: type[S], where: str) -> S:
-    """Decode a JSON file of a struct that has `schema_version`.
+def decode_versioned(content: bytes, kind: type[C], where: str) -> C:
+    """Decode a JSON file; where `kind` has a `schema_version`, a newer one is refused.
 
     Raises:
         NewerReleaseError: it has a version that this release does not know.
         msgspec.DecodeError: it is damaged.
     """
     try:
-        return _refuse(msgspec.json.decode(content, type=kind), kind, where)
+        found = msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError:
         # A newer schema need not fit at all.
         _refuse(msgspec.json.decode(content, type=_Versioned), kind, where)
         raise
+    _refuse(found, kind, where)
+    return found
 
 
-def read_version(kind: type[msgspec.Struct]) -> int:
-    """Return the version of a struct's schema that this release writes: the default of `schema_version`."""
-    return int(next(field.default for field in msgspec.structs.fields(kind) if field.name == "schema_version"))
+def read_version(kind: type) -> int | None:
+    """Return the version that this release writes, the default of `schema_version`; None: the type has none."""
+    fields = msgspec.structs.fields(kind) if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else ()
+    return next((int(field.default) for field in fields if field.name == "schema_version"), None)
 
 
 def refuse_newer(found: int, known: int, where: str, release: str | None = None) -> None:
@@ -60,6 +63,7 @@ def refuse_newer(found: int, known: int, where: str, release: str | None = None)
         )
 
 
-def _refuse(found: S, kind: type[msgspec.Struct], where: str) -> S:
-    refuse_newer(getattr(found, "schema_version", 1), read_version(kind), where, getattr(found, "release", None))
-    return found
+def _refuse(found: Any, kind: type, where: str) -> None:
+    known = read_version(kind)
+    if known is not None:
+        refuse_newer(getattr(found, "schema_version", 1), known, where, getattr(found, "release", None))

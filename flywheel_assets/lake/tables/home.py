@@ -26,7 +26,7 @@ import msgspec
 from flywheel_assets import __version__
 from flywheel_assets.errors import HomeMismatchError
 from flywheel_assets.lake.storage.files import replace_file
-from flywheel_assets.lake.storage.schema_versions import decode_file
+from flywheel_assets.lake.storage.schema_versions import decode_versioned
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
@@ -110,15 +110,19 @@ class Home:
         Raises:
             HomeMismatchError: they contradict each other; nothing was changed.
         """
-        found = self._read_consistent(sweeps=sweeps)
+        found = self.read_ids(sweeps=sweeps)
         if len(found) == 3:
             return found["the home"]
         with lock:
-            found = self._read_consistent(sweeps=sweeps)
+            found = self.read_ids(sweeps=sweeps)
             return self.write_id(next(iter(found.values()), None) or secrets.token_hex(8), found)
 
-    def _read_consistent(self, *, sweeps: bool) -> dict[str, str]:
-        """Read the ids by place; raise where anything contradicts."""
+    def read_ids(self, *, sweeps: bool) -> dict[str, str]:
+        """Read the ids by place, and write none.
+
+        Raises:
+            HomeMismatchError: parts contradict each other, or one cannot be read.
+        """
         if (self.folder / RESTORING_FILE).exists():
             raise HomeMismatchError(
                 f"{self.folder} is being restored, or its restore was interrupted: parts of it may be missing. Nothing "
@@ -259,7 +263,7 @@ class Home:
                 content = file.read()
         except FileNotFoundError:
             return None
-        return _decode(content, uri)
+        return _decode(content, str(find_local_path(uri) or uri))
 
     def list_folders(self) -> list[str]:
         """List the folders of this application's tables in the warehouse."""
@@ -332,9 +336,9 @@ def _is_below(uri: str, root: str) -> bool:
 
 def _decode(content: bytes, where: str) -> Marker:
     try:
-        return decode_file(content, Marker, where)
-    except msgspec.DecodeError as error:
+        return decode_versioned(content, Marker, where)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HomeMismatchError(
-            f"{where} is damaged ({error}), and it names the home that these files belong to. Nothing was changed. "
-            "Delete it: it is written again from the home's other parts."
+            f"{where} is damaged ({type(error).__name__}), and it names the home that these files belong to. Nothing "
+            "was changed. Delete it: it is written again from the home's other parts."
         ) from error

@@ -14,20 +14,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_assets.curation.sql_literals import quote
-from flywheel_assets.errors import CommitContentionError, PartitionChangedError, PartitionMismatchError
+from flywheel_assets.errors import (
+    CommitContentionError,
+    FlywheelError,
+    PartitionChangedError,
+    PartitionMismatchError,
+)
 from flywheel_assets.lake.storage.commits import COMMIT_KEY, hold_lock, retry_commit, was_committed
 from flywheel_assets.lake.storage.duckdb_engine import connect, write_parquet
 from flywheel_assets.lake.storage.failures import translate_disk_full, translate_outages
 from flywheel_assets.lake.tables.home import Home, find_local_path, read_home_file
+from flywheel_assets.lake.tables.probing import find_damage
 from flywheel_assets.lake.tables.specs import PlannedFile, TableSpec, list_columns, make_nullable
 
 if TYPE_CHECKING:
@@ -39,6 +45,36 @@ _DEADLINE_S = 120.0
 _LOCK_TIMEOUT_S = 120.0
 _STEPS_TIMEOUT_S = 600.0
 """A daily step takes a minute for a million rows; a range of days or an erasure takes several."""
+
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def _name_damaged_files(
+    method: Callable[Concatenate["Lake", _Arguments], _Result],
+) -> Callable[Concatenate["Lake", _Arguments], _Result]:
+    """Decorate a method that reads a table: where it fails, and files of the table are damaged, the error names them.
+
+    Raises:
+        DamagedFileError: instead of a library's error; the message names table, file and way back.
+    """
+
+    @wraps(method)
+    def wrapper(lake: "Lake", /, *arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
+        try:
+            return method(lake, *arguments, **keywords)
+        except FlywheelError:
+            raise
+        except Exception as error:
+            spec = next(each for each in (*arguments, *keywords.values()) if isinstance(each, TableSpec))
+            # A busy catalog is no damaged file, and could not be asked for one.
+            damage = None if type(error).__module__.startswith("sqlalchemy") else find_damage(lake.home, [spec.name])
+            if damage is None:
+                raise
+            raise damage from error
+
+    return wrapper
 
 
 @dataclass(frozen=True)
@@ -79,6 +115,7 @@ class Lake:
         """There is a catalog to ask; opening one that is a file would create it."""
         return self._catalog_file is None or self._catalog_file.exists()
 
+    @_name_damaged_files
     @translate_outages()
     def load_table(self, spec: TableSpec) -> "Table":
         """Load the table with its current metadata; create it on first use.
@@ -90,6 +127,7 @@ class Lake:
         Raises:
             CatalogUnavailableError: the catalog's Postgres does not answer.
             StorageUnavailableError: the warehouse's S3 does not answer.
+            DamagedFileError: a file that the table needs is gone or cannot be read.
         """
         from flywheel_assets.lake.tables.iceberg import RETRYABLE, find_missing_columns, load_or_create_table
 
@@ -147,12 +185,14 @@ class Lake:
         if self.home.was_changed(spec.name):
             self.home.refuse_unknown(set(self.home.read_catalog()[0]))
 
+    @_name_damaged_files
     @translate_outages()
     def has_table(self, spec: TableSpec) -> bool:
         """Return whether the table was created already; asking does not create it."""
         with self._explain_missing_files():
             return self.catalog.table_exists((self.application, spec.name))
 
+    @_name_damaged_files
     def commit(self, spec: TableSpec, change: "Callable[[Table], None]", key: str | None = None) -> "Table":
         """Apply `change` to the freshly loaded table under its lock, with retries; return the changed table.
 
@@ -330,6 +370,7 @@ class Lake:
         path.unlink()
         return target
 
+    @_name_damaged_files
     @translate_outages()
     def list_files(self, spec: TableSpec, days: Sequence[date], stage: str | None = None) -> frozenset[str]:
         """List the current data files of partitions, for `replace_days`."""
@@ -364,6 +405,7 @@ class Lake:
         connection.register("rows_of_a_day", rows)
         return self.write_day(connection, spec, day, "SELECT * FROM rows_of_a_day")
 
+    @_name_damaged_files
     @translate_outages()
     def register(
         self,
@@ -420,6 +462,7 @@ class Lake:
             rows = scan.select(*(name for name in names if name in there)).to_arrow()
             connection.register(view, add_absent_columns(rows, spec, names))
 
+    @_name_damaged_files
     @translate_outages()
     def plan_days(self, spec: TableSpec, days: Sequence[date]) -> dict[date, list[PlannedFile]]:
         """Plan the files of each day, for `register`.
@@ -436,6 +479,7 @@ class Lake:
             planned.setdefault(read_partition_day(task.file), []).append(file)
         return planned
 
+    @_name_damaged_files
     @translate_outages()
     def read(
         self,
@@ -463,6 +507,7 @@ class Lake:
         names = list(columns or spec.schema.names)
         return rows.select(names).cast(make_nullable(pa.schema([spec.schema.field(name) for name in names])))
 
+    @_name_damaged_files
     @translate_outages()
     def count_rows_per_day(self, spec: TableSpec, stage: str | None = None) -> dict[date, int]:
         """Count the rows of every non-empty partition (of `stage`, or of all), from metadata alone."""

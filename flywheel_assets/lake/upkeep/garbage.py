@@ -225,7 +225,7 @@ def remove_unfinished(paths: Iterable[Path], before: datetime) -> int:
     removed = 0
     for path in paths:
         files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-        if _find_last_write([path, *files]) >= before.timestamp():
+        if find_last_write(path) >= before.timestamp():
             continue
         removed += len(files)
         if path.is_file():
@@ -239,11 +239,12 @@ def _list_entries(folder: Path) -> Iterator[Path]:
     return folder.iterdir() if folder.is_dir() else iter(())
 
 
-def _find_last_write(paths: Iterable[Path]) -> float:
+def find_last_write(path: Path) -> float:
+    """Find the time of the last write to a file, or to a folder and anything in it, as seconds of the epoch."""
     times = [0.0]
-    for path in paths:
+    for each in [path, *(path.rglob("*") if path.is_dir() else ())]:
         try:
-            times.append(path.stat().st_mtime)
+            times.append(each.stat().st_mtime)
         except FileNotFoundError:
             continue
     return max(times)

@@ -20,6 +20,7 @@ from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.landing.protocol import LandingPlace
 from flywheel_assets.lake.storage.failures import clean_up_on_failure
 from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.probing import name_damaged_tables
 from flywheel_assets.lake.tables.specs import (
     ERASURES,
     GROUND_TRUTH,
@@ -78,6 +79,7 @@ class Upkeep:
     """Of deleted files, in a bucket that keeps them, of applications that have erased a person."""
 
 
+@name_damaged_tables
 @clean_up_on_failure
 def maintain_tables(
     lake: Lake,

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from flywheel_assets.errors import EmptyVersionError, VersionConflictError
 from flywheel_assets.lake.storage.failures import clean_up_on_failure, translate_disk_full
 from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.probing import name_damaged_tables
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.tables.tags import create_tag
 from flywheel_assets.lake.versions.exclusions import count_excluded_per_day, find_exclusions
@@ -53,6 +54,7 @@ class Resolved(Protocol):
 Resolve = Callable[[Lake, Pin], AbstractContextManager[Resolved]]
 
 
+@name_damaged_tables
 @clean_up_on_failure
 def cut_version(
     lake: Lake,

@@ -30,8 +30,7 @@ import msgspec
 
 from flywheel_assets.errors import ManifestMismatchError, UnknownNameError, VersionConflictError
 from flywheel_assets.lake.storage.commits import verify_locks
-from flywheel_assets.lake.storage.files import hash_file, write_folder, write_synced
-from flywheel_assets.lake.storage.schema_versions import decode_file
+from flywheel_assets.lake.storage.files import decode_file, hash_file, write_folder, write_synced
 
 MANIFEST_FILE = "manifest.json"
 
@@ -164,11 +163,15 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises:
         UnknownNameError: there is no export in `folder`.
+        DamagedFileError: it is damaged.
     """
     path = folder / MANIFEST_FILE
     if not path.exists():
         raise UnknownNameError("export", str(folder), [], "Materialize gold_snapshot for this version first.")
-    return decode_file(path.read_bytes(), Manifest, str(path))
+    way_back = (
+        f"it describes and seals the export of {folder.parent.name}. Restore it from a backup, or cut a new version."
+    )
+    return decode_file(path, Manifest, way_back)
 
 
 def verify_manifest(folder: Path, sha256: str | None = None) -> Manifest:

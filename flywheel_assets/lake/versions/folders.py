@@ -9,9 +9,8 @@ from typing import Any
 
 import msgspec
 
-from flywheel_assets.errors import UnknownNameError
-from flywheel_assets.lake.storage.files import write_once
-from flywheel_assets.lake.storage.schema_versions import decode_file
+from flywheel_assets.errors import DamagedFileError, UnknownNameError
+from flywheel_assets.lake.storage.files import decode_file, write_once
 from flywheel_assets.promotion.text_limits import Route
 
 TRAINING_REPORT = "training.json"
@@ -158,8 +157,20 @@ def parse_version_number(version: str) -> int:
 
 
 def read_pin(folder: VersionFolder) -> Pin:
-    """Read the pin of a version."""
-    return decode_file(folder.pin.read_bytes(), Pin, str(folder.pin))
+    """Read the pin of a version.
+
+    Raises:
+        DamagedFileError: it is damaged or gone.
+    """
+    way_back = (
+        "it names the snapshot and the days of the version. Where the version has an export, `flywheel fsck --repair` "
+        "writes it again from the manifest; else restore it from a backup, or `flywheel abandon "
+        f"{folder.version} --reason … --yes`."
+    )
+    try:
+        return decode_file(folder.pin, Pin, way_back)
+    except FileNotFoundError:
+        raise DamagedFileError(f"{folder.pin} is missing: {way_back}") from None
 
 
 def encode_pin(pin: Pin) -> bytes:
@@ -178,10 +189,16 @@ def read_promotion(path: Path) -> Promotion:
 
     Raises:
         UnknownNameError: nothing was decided yet.
+        DamagedFileError: it is damaged.
     """
     if not path.exists():
         raise UnknownNameError("promotion decision", str(path), [], "Materialize promotion for this version first.")
-    return decode_file(path.read_bytes(), Promotion, str(path))
+    version = path.parent.name
+    way_back = (
+        f"it is the decision about {version}. Restore it from a backup; else move the file away and `flywheel retry "
+        f"{version}`, which decides again from the evaluation."
+    )
+    return decode_file(path, Promotion, way_back)
 
 
 def count_looks(versions: Versions, challenger: VersionFolder | None, champion: str | None) -> int:

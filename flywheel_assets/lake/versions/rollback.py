@@ -23,7 +23,7 @@ from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import STAGE_OF, RunStamp
 from flywheel_assets.lake.storage.failures import translate_outages
 from flywheel_assets.lake.storage.files import write_once
-from flywheel_assets.lake.storage.schema_versions import decode_file
+from flywheel_assets.lake.storage.schema_versions import decode_versioned
 from flywheel_assets.lake.tables.decisions import make_decision_id, record_decision
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import QUARANTINE, ROLLBACKS, TableSpec
@@ -196,7 +196,7 @@ def _is_restored(folder: VersionFolder, to: str) -> bool:
     if not folder.undone.exists():
         return False
     if to.startswith(SAVED_HEAD):
-        mark = decode_file(folder.undone.read_bytes(), UndoneMark, str(folder.undone))
+        mark = decode_versioned(folder.undone.read_bytes(), UndoneMark, str(folder.undone))
         return mark.rollback == to.removeprefix(SAVED_HEAD)
     return not _is_later(folder.version, to)
 

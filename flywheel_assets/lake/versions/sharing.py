@@ -35,7 +35,7 @@ from flywheel_assets.formats.writing.examples import Example, Gap, Kind, Shape
 from flywheel_assets.formats.writing.tables import FACTS, build_schema, build_table
 from flywheel_assets.lake.storage.failures import translate_disk_full
 from flywheel_assets.lake.storage.files import hash_file, write_folder, write_synced
-from flywheel_assets.lake.storage.schema_versions import decode_file
+from flywheel_assets.lake.storage.schema_versions import decode_versioned
 from flywheel_assets.lake.versions.exports import (
     MANIFEST_FILE,
     ExportedFile,
@@ -178,7 +178,7 @@ def _require_replaceable(out: Path, *, replaces: bool) -> None:
     if not replaces:
         raise VersionConflictError(f"{out} exists: choose another folder with --out, or replace it with --replace")
     try:
-        decode_file((out / MANIFEST_FILE).read_bytes(), SharedManifest, str(out / MANIFEST_FILE))
+        decode_versioned((out / MANIFEST_FILE).read_bytes(), SharedManifest, str(out / MANIFEST_FILE))
     except (OSError, msgspec.DecodeError):
         # `--out .. --replace` must not remove a folder of other things.
         raise VersionConflictError(

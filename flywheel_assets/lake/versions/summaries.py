@@ -1,21 +1,25 @@
 """Summarizes gold versions and compares two of them, from files and never from Dagster."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 import msgspec
 
 from flywheel_assets.curation.sql_literals import quote
-from flywheel_assets.errors import UnknownNameError
+from flywheel_assets.errors import DamagedFileError, UnknownNameError
 from flywheel_assets.lake.storage.duckdb_engine import connect
+from flywheel_assets.lake.storage.files import decode_file
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, hash_manifest, read_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, parse_version_number, read_promotion
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class VersionSummary:
     decision: str | None
     is_undone: bool
     """The gold table was rolled back behind it."""
+    damage: str | None = None
+    """The sentence about a file of the version that cannot be read; the facts that it holds are None."""
 
     @property
     def rows(self) -> dict[str, int]:
@@ -65,16 +71,28 @@ def find_summary(lake: Lake, versions: Versions, gold: TableSpec, version: str) 
 
 def _summarize_folder(folder: VersionFolder, snapshot_id: int | None) -> VersionSummary:
     exported = (folder.export / "manifest.json").exists()
-    decision = read_promotion(folder.promotion) if folder.is_finished else None
+    damages: list[str] = []
+
+    def read(is_there: bool, reader: Callable[[Path], _Read], path: Path) -> _Read | None:
+        """Read one of the version's files; one that is damaged hides neither the others nor other versions."""
+        try:
+            return reader(path) if is_there else None
+        except DamagedFileError as error:
+            damages.append(str(error))
+            return None
+
+    manifest = read(exported, read_manifest, folder.export)
+    decision = read(folder.is_finished, read_promotion, folder.promotion)
     return VersionSummary(
         version=folder.version,
         snapshot_id=snapshot_id,
-        manifest=read_manifest(folder.export) if exported else None,
+        manifest=manifest,
         manifest_sha256=hash_manifest(folder.export) if exported else None,
-        trained=_read_model_sha256(folder.training_report) if folder.is_trained else None,
+        trained=read(folder.is_trained, _read_model_sha256, folder.training_report),
         promoted=decision.promoted if decision else None,
         decision=decision.sentence if decision else None,
         is_undone=folder.undone.exists(),
+        damage=" ".join(damages) or None,
     )
 
 
@@ -84,7 +102,11 @@ class _Trained(msgspec.Struct):
 
 
 def _read_model_sha256(report: Path) -> str:
-    trained = msgspec.json.decode(report.read_bytes(), type=_Trained)
+    way_back = (
+        "it is the trainer's report. Restore it from a backup; else move the version's folder `training` away and "
+        f"`flywheel retry {report.parent.parent.name}`, which trains again."
+    )
+    trained = decode_file(report, _Trained, way_back)
     return trained.adapter_sha256 or trained.model_sha256 or "unknown"
 
 
@@ -196,7 +218,10 @@ def require_manifest(summary: VersionSummary) -> Manifest:
 
     Raises:
         UnknownNameError: it was never exported.
+        DamagedFileError: its manifest is damaged.
     """
+    if summary.manifest is None and summary.damage is not None:
+        raise DamagedFileError(summary.damage)
     if summary.manifest is None:
         raise UnknownNameError("export", summary.version, [], "Its run has not got that far: `flywheel retry` it.")
     return summary.manifest

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import msgspec
+import pyarrow as pa
 
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import FlywheelError
@@ -43,13 +43,28 @@ def verify_versions(lake: Lake, versions: Versions, gold: TableSpec) -> Verifica
     found = [
         f"{folder.version}: {difference}"
         for folder in exported
-        for difference in verify_version(lake, gold, folder, tagged.get(folder.version))
+        for difference in verify_readable(lake, gold, folder, tagged.get(folder.version))
     ]
     known = {folder.version for folder in exported}
     # A cut tags before it exports: an export is missing only from a version that was trained or decided.
     begun = {folder.version for folder in versions if folder.is_trained or folder.is_finished}
     lost = sorted(name for name in tagged if parse_version_number(name) and name in begun and name not in known)
     return Verification(len(exported), (*found, *(f"{name}: its export is missing" for name in lost)))
+
+
+def verify_readable(lake: Lake, gold: TableSpec, folder: VersionFolder, tag_snapshot: int | None) -> Iterator[str]:
+    """Verify one version; a file that cannot be read is a difference of this version, and hides no other."""
+    try:
+        yield from verify_version(lake, gold, folder, tag_snapshot)
+    except (FlywheelError, OSError, duckdb.Error, pa.ArrowException) as error:
+        if isinstance(error, FlywheelError) and error.is_transient:
+            raise
+        # A library's message may quote rows, which are users'.
+        yield (
+            str(error)
+            if isinstance(error, FlywheelError)
+            else (f"its rows cannot be read ({type(error).__name__}): `flywheel fsck` names the damaged file")
+        )
 
 
 def verify_version(lake: Lake, gold: TableSpec, folder: VersionFolder, tag_snapshot: int | None) -> Iterator[str]:
@@ -59,7 +74,7 @@ def verify_version(lake: Lake, gold: TableSpec, folder: VersionFolder, tag_snaps
     except FlywheelError as error:
         yield str(error)
         return
-    except (OSError, msgspec.DecodeError) as error:
+    except OSError as error:
         yield f"its manifest cannot be read: {type(error).__name__}"
         return
     if tag_snapshot is None:

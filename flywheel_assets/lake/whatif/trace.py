@@ -12,14 +12,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import msgspec
 import pyarrow as pa
 
 from flywheel_assets.curation.texts.statements import Agreement, Role
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED
+from flywheel_assets.errors import DamagedFileError
 from flywheel_assets.lake.daily import breaker
 from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.landing.protocol import LandingPlace
+from flywheel_assets.lake.storage.files import decode_file
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     BREAKER_DAYS,
@@ -367,38 +370,51 @@ class _Tracer:
         }
 
     def _tell_versions(self, found: FoundRows, exclusions: list[Exclusion]) -> None:
-        own, rows = found.gold, found.gold_of_predictions
         self.reader.look("versions")
         current = self.reader.read_entries(self.places.tables.gold.name)
         for folder in self.places.versions:
             if not folder.pin.exists():
                 continue
-            pin = read_pin(folder)
             at = datetime.fromtimestamp(folder.pin.stat().st_mtime, UTC)
-            manifest = read_manifest(folder.export) if (folder.export / "manifest.json").exists() else None
-            standing = self._explain_pinned(rows, pin, manifest, exclusions)
-            seen: set[str] = set()
-            # Of rows of one pair the one that gives it speaks for them.
-            for row in sorted(own, key=lambda row: standing.get(str(row.get("feedback_event_id"))) not in _GIVES):
-                key = row.get("pair_id") or row["prediction_id"]
-                if key in seen or row.get("stance") == Stance.RETRACTS:
-                    continue
-                seen.add(key)
-                sets = find_sets(folder.export, manifest, row.get("pair_id"), row["prediction_id"]) if manifest else []
-                if manifest is None:
-                    self._add(at, Stage.VERSION, f"{folder.version} is pinned and not exported yet.")
-                elif ExportSet.UNTRAINABLE in sets:
-                    why = _explain_untrainable(found.refused)
-                    self._add(at, Stage.VERSION, f"{folder.version} does not hold it: {why}.")
-                elif sets:
-                    names = " and ".join(_SETS[each] for each in sets)
-                    self._add(
-                        at, Stage.VERSION, f"{folder.version} holds it: {names}{_name_source(row, rows, standing)}."
-                    )
-                    self._tell_model(folder, sets, at)
-                else:
-                    why = self._explain_absence(row, standing, pin, manifest, exclusions, current)
-                    self._add(at, Stage.VERSION, f"{folder.version} does not hold it: {why}.")
+            try:
+                self._tell_version(folder, at, found, exclusions, current)
+            except (DamagedFileError, FileNotFoundError, duckdb.Error) as error:
+                # One damaged version does not hide the others. A library's message may quote rows.
+                why = str(error) if isinstance(error, DamagedFileError) else "`flywheel fsck` names the damaged file."
+                self._add(at, Stage.VERSION, f"{folder.version} cannot be read: {why}")
+
+    def _tell_version(
+        self,
+        folder: VersionFolder,
+        at: datetime,
+        found: FoundRows,
+        exclusions: list[Exclusion],
+        current: Mapping[date, LedgerEntry],
+    ) -> None:
+        own, rows = found.gold, found.gold_of_predictions
+        pin = read_pin(folder)
+        manifest = read_manifest(folder.export) if (folder.export / "manifest.json").exists() else None
+        standing = self._explain_pinned(rows, pin, manifest, exclusions)
+        seen: set[str] = set()
+        # Of rows of one pair the one that gives it speaks for them.
+        for row in sorted(own, key=lambda row: standing.get(str(row.get("feedback_event_id"))) not in _GIVES):
+            key = row.get("pair_id") or row["prediction_id"]
+            if key in seen or row.get("stance") == Stance.RETRACTS:
+                continue
+            seen.add(key)
+            sets = find_sets(folder.export, manifest, row.get("pair_id"), row["prediction_id"]) if manifest else []
+            if manifest is None:
+                self._add(at, Stage.VERSION, f"{folder.version} is pinned and not exported yet.")
+            elif ExportSet.UNTRAINABLE in sets:
+                why = _explain_untrainable(found.refused)
+                self._add(at, Stage.VERSION, f"{folder.version} does not hold it: {why}.")
+            elif sets:
+                names = " and ".join(_SETS[each] for each in sets)
+                self._add(at, Stage.VERSION, f"{folder.version} holds it: {names}{_name_source(row, rows, standing)}.")
+                self._tell_model(folder, sets, at)
+            else:
+                why = self._explain_absence(row, standing, pin, manifest, exclusions, current)
+                self._add(at, Stage.VERSION, f"{folder.version} does not hold it: {why}.")
 
     def _explain_pinned(
         self, rows: list[Row], pin: Pin, manifest: Manifest | None, exclusions: list[Exclusion]
@@ -450,7 +466,8 @@ class _Tracer:
             if is_learnt:
                 self._add(at, Stage.TRAINED, f"{folder.version} is not trained yet.")
             return
-        report = msgspec.json.decode(folder.training_report.read_bytes(), type=_Trained)
+        way_back = f"it is the trainer's report. Restore it from a backup, or train {folder.version} again."
+        report = decode_file(folder.training_report, _Trained, way_back)
         model = f"adapter {report.adapter_sha256}" if report.adapter_sha256 else f"model {report.model_sha256}"
         trained_at = datetime.fromtimestamp(folder.training_report.stat().st_mtime, UTC)
         if is_learnt:

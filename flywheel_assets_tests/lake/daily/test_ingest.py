@@ -204,7 +204,7 @@ def test_the_same_id_on_two_days_is_kept_on_both(bench: Workbench) -> None:
     assert bench.lake.count_rows_per_day(RAW_PREDICTIONS) == {day(0): 1, day(1): 1}
 
 
-@pytest.mark.parametrize("damage", ["retired", "altered"])
+@pytest.mark.parametrize("damage", ["retired", "emptied", "altered at equal size", "closing"])
 def test_a_damaged_closed_day_leaves_the_tables_untouched(bench: Workbench, damage: str) -> None:
     path = bench.land(PREDICTION, day(0), [encoded(), b"broken"])
     bench.land(PREDICTION, day(1), [encoded()])
@@ -212,10 +212,20 @@ def test_a_damaged_closed_day_leaves_the_tables_untouched(bench: Workbench, dama
     before = bench.rows(RAW_PREDICTIONS), bench.rows(QUARANTINE)
     if damage == "retired":
         path.unlink()
-    else:
+    elif damage == "emptied":
         path.write_bytes(b"")
-    with pytest.raises(LandingRetiredError if damage == "retired" else ClosedDayError):
+    elif damage == "closing":
+        (path.parent / "_CLOSED.json").write_bytes(b"\x00" * 100)
+    else:
+        # Once read without a word: only sizes were compared, and the day's content hash stayed what it was.
+        path.write_bytes(path.read_bytes().replace(b"broken", b"forged"))
+    with pytest.raises(LandingRetiredError if damage == "retired" else ClosedDayError) as refused:
         bench.ingest(PREDICTION, [day(0), day(1)])
+    assert str(path.parent) in str(refused.value)
+    assert str(day(0)) in str(refused.value)
+    assert "estore" in str(refused.value), "the way back"
+    other = bench.ingest(PREDICTION, [day(1)])
+    assert other[day(1)].rows_kept == 1, "a damaged day does not hold up the others"
     assert (bench.rows(RAW_PREDICTIONS), bench.rows(QUARANTINE)) == before
     assert audit_accounts(bench.lake, RAW_PREDICTIONS).days == 2
 
