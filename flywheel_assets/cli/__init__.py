@@ -8,7 +8,7 @@
 | `gold` | gold, verify, retry, abandon |
 | `exclusions` | exclude, include, exclusions, retrain, breaker |
 | `upkeep` | maintain, rollout, rollback, erase |
-| `homes` | move, adopt |
+| `homes` | backup, restore, move, adopt |
 | `whatif` | levers, policy |
 | `backtest` | backtest |
 | `screen` | screen |
