@@ -112,6 +112,8 @@ class Home:
         """
         found = self.read_ids(sweeps=sweeps)
         if len(found) == 3:
+            if sweeps:
+                self._note_server(lock)
             return found["the home"]
         with lock:
             found = self.read_ids(sweeps=sweeps)
@@ -248,6 +250,13 @@ class Home:
         """Name this release in the markers of home and warehouse, under the lock of the home's id."""
         with lock:
             self.write_id(home_id, {"the catalog": home_id})
+
+    def _note_server(self, lock: AbstractContextManager[None]) -> None:
+        """Add the Postgres' number to a marker of a release that did not note it."""
+        marker = self.read_marker() if self.server is not None else None
+        if marker is not None and marker.server is None:
+            with lock:
+                self.write_id(marker.id, {"the home": marker.id, "the catalog": marker.id})
 
     def find_id(self) -> str | None:
         """Find the id by the home's own file, else by the warehouse; None: it has none yet."""

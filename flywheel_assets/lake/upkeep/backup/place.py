@@ -1,4 +1,4 @@
-"""Keeps the files of backups in a folder or below a prefix of an S3 bucket, each under the hash of its content.
+"""Keeps the files of backups, each under the hash of its content, in a folder or a bucket.
 
     objects/ab/abcdef…          one content, for all files and backups that have it
     manifests/000012.json.gz    one complete backup

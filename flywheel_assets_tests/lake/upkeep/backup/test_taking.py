@@ -89,6 +89,23 @@ def test_older_backups_beyond_keep_are_deleted_with_what_only_they_had(home: Pat
         choose_backup(place, 1)
 
 
+def test_a_damaged_older_backup_is_named_and_nothing_is_deleted(home: Path, tmp_path: Path) -> None:
+    """Its list is unknown, so that any content may be its own."""
+    only = home / "review" / "only_today.jsonl"
+    only.write_bytes(b"only today\n")
+    back_up(home, tmp_path / "to")
+    only.unlink()
+    back_up(home, tmp_path / "to")
+    damaged = tmp_path / "to" / "manifests" / "000001.json.gz"
+    damaged.write_bytes(b"damaged")
+    made = back_up(home, tmp_path / "to", keep=1)
+    assert (made.dropped, made.deleted_contents) == ((), 0)
+    assert made.problem is not None
+    assert "000001.json.gz is damaged" in made.problem
+    damaged.unlink()
+    assert back_up(home, tmp_path / "to", keep=1).deleted_contents == 1
+
+
 def test_keys_stay_out_unless_asked_for(home: Path, tmp_path: Path) -> None:
     made = back_up(home, tmp_path / "to", with_keys=False)
     assert not {file.part for file in made.manifest.files} & {"erasure_key", "capture_keys"}
