@@ -110,7 +110,10 @@ def hold_home(home: Path) -> Iterator[int]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             groups = " ".join(f"-{each}" for each in os.pread(descriptor, 1000, 0).decode().split())
-            end = f"; if it is not needed, end it: `kill -- {groups}`" if groups else ""
+            # Dagster's services do not end by SIGTERM alone; capture seals its segments on it.
+            end = (
+                f"; if it is not needed, end it: `kill -- {groups}; sleep 20; kill -KILL -- {groups}`" if groups else ""
+            )
             raise SettingsError(
                 f"another `flywheel dev`, or a service that it left behind, works on {home}{end}. Or set FLYWHEEL_HOME "
                 "to another folder, and give the ports of all services"

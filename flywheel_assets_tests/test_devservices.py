@@ -81,7 +81,7 @@ def test_a_service_that_a_killed_dev_left_behind_still_holds_the_home(tmp_path: 
     assert killed.stdout is not None
     service = max(int(killed.stdout.readline()), int(killed.stdout.readline()))
     killed.wait()
-    with pytest.raises(SettingsError, match=f"end it: `kill -- -{service}`"):
+    with pytest.raises(SettingsError, match=f"end it: `kill -- -{service}; sleep 20; kill -KILL -- -{service}`"):
         hold_home(tmp_path).__enter__()
     killed.stdin.close()  # the service's as well: it ends
     killed.stdout.read()

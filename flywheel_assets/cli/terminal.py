@@ -42,8 +42,8 @@ def _print_version(wanted: bool) -> None:
 console = Console()
 errors = Console(stderr=True)
 
-_WITHOUT_HOME = ("init", "doctor")
-"""One writes a project, which its team reads; the other says itself what is wrong with the home."""
+_WITHOUT_HOME = ("init", "doctor", "curate", "backtest")
+"""They write elsewhere; `doctor` says itself what is wrong with the home."""
 
 
 @app.callback()
@@ -56,13 +56,12 @@ def prepare_process(
     """Keep what a command writes private, and refuse one that could not write at all."""
     from flywheel_assets.settings import explain_unwritable, keep_files_private
 
-    if context.invoked_subcommand in _WITHOUT_HOME or "--help" in sys.argv:
-        return
-    problem = explain_unwritable(read_settings())
-    if problem is not None:
-        raise SettingsError(problem)
+    if context.invoked_subcommand == "init" or "--help" in sys.argv:
+        return  # a project is its team's to read
     before = keep_files_private()
     context.call_on_close(lambda: os.umask(before))
+    if context.invoked_subcommand not in _WITHOUT_HOME and (problem := explain_unwritable(read_settings())):
+        raise SettingsError(problem)
 
 
 def _choose_application(context: typer.Context, option: typer.CallbackParam, given: str) -> str:
