@@ -264,7 +264,7 @@ def _print_report_as_json(report: "Report", mended: list[str]) -> None:
 
 
 def _repair_findings(
-    stores: Stores, configs: Sequence["FlywheelApplication"], findings: Sequence["Finding"]
+    stores: "Stores", configs: Sequence["FlywheelApplication"], findings: Sequence["Finding"]
 ) -> list[str]:
     """Do the safe repairs; days last, since they need the home's other parts."""
     from flywheel_assets.cli.terminal import build_driver
