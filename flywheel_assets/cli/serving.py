@@ -37,6 +37,7 @@ def capture() -> None:
 
     from flywheel_assets.capture.operations.telemetry import log_json_lines
     from flywheel_assets.capture.service import serve
+    from flywheel_assets.review.openid import OpenIdSettings
     from flywheel_assets.review.pages import build_review_pages
     from flywheel_assets.review.proxy import TrustedProxy
 
@@ -47,6 +48,12 @@ def capture() -> None:
     stores = Stores()
     reviewed = [open_reviewed_rows(application, stores) for application in loaded]
     proxy = TrustedProxy.from_settings(stores.where.review_proxy_header, stores.where.review_proxy_addresses)
+    openid = OpenIdSettings.from_settings(
+        stores.where.review_openid_issuer,
+        stores.where.review_openid_client_id,
+        stores.where.review_openid_client_secret,
+        stores.where.review_openid_reviewers,
+    )
     index_dir = stores.where.resolve_review_dir()
     serve(
         stores.where,
@@ -54,7 +61,7 @@ def capture() -> None:
         on_ready=lambda url: console.print(
             f"capture listens on {url} for {', '.join(contracts)}; people review at {url}/review", style="bold"
         ),
-        pages=partial(build_review_pages, reviewed=reviewed, index_dir=index_dir, proxy=proxy),
+        pages=partial(build_review_pages, reviewed=reviewed, index_dir=index_dir, proxy=proxy, openid=openid),
         ship_to=stores.shipping(),
         history=_open_history(stores),
     )

@@ -46,6 +46,7 @@ from flywheel_assets.review._sessions import (
     check_sent_from_here,
 )
 from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, build_event, is_correction
+from flywheel_assets.review.openid import CALLBACK_PATH, STATE_COOKIE, OpenIdProvider, OpenIdSettings
 from flywheel_assets.review.proxy import TrustedProxy
 from flywheel_assets.review.queue import MOST_ITEMS, REASONS, THUMBS_DOWN, Item, Order, Reviewed, ReviewQueue
 
@@ -82,6 +83,7 @@ def build_review_pages(
     index_dir: Path,
     clock: Clock = read_clock,
     proxy: TrustedProxy | None = None,
+    openid: OpenIdSettings | None = None,
 ) -> list[BaseRoute]:
     """Build the routes under `/review`, which the capture service serves with its own.
 
@@ -92,13 +94,19 @@ def build_review_pages(
         index_dir: holds one index of decisions per application.
         clock: the present, UTC.
         proxy: signs reviewers in, in place of keys and typed names.
+        openid: the provider that does so.
+
+    Raises:
+        SettingsError: both are given.
     """
     queues = {each.name: ReviewQueue(each, DecisionIndex(index_dir / f"{each.name}.jsonl")) for each in reviewed}
-    pages = _Pages(event_log, Sessions(access, sorted(queues), clock, proxy), queues, clock)
+    provider = None if openid is None else OpenIdProvider(openid, clock)
+    pages = _Pages(event_log, Sessions(access, sorted(queues), clock, proxy, provider), queues, clock)
     return [
         Route("/review", pages.wrap(pages.serve_home), methods=["GET"]),
         Route("/review/assets/{name}", pages.wrap(pages.serve_asset), methods=["GET"]),
         Route("/review/sign-in", pages.wrap(pages.sign_in), methods=["GET", "POST"]),
+        Route(CALLBACK_PATH, pages.wrap(pages.sign_in_by_provider), methods=["GET"]),
         Route("/review/sign-out", pages.wrap(pages.sign_out), methods=["POST"]),
         Route("/review/queue/{application}", pages.wrap(pages.serve_queue), methods=["GET", "POST"]),
         Route("/review/queue/{application}/{row_id}", pages.wrap(pages.serve_item), methods=["GET", "POST"]),
@@ -185,16 +193,43 @@ class _Pages:
         if request.method == "GET":
             named = self._sessions.sign_in_by_proxy(request)
             if named is None:
-                return _render_page("sign_in", needs_key=self._sessions.needs_key)
+                return self._ask_who()
             return _open_session(request, named)
         form = await self._read_form(request)
         try:
             session = self._sessions.sign_in(form.get("name", ""), form.get("key", "").strip())
         except PageRefusal as refusal:
-            return _render_page(
-                "sign_in", refusal.status, needs_key=self._sessions.needs_key, complaint=refusal.message
-            )
+            return self._ask_who(refusal.status, complaint=refusal.message)
         return _open_session(request, session)
+
+    def _ask_who(self, status: int = 200, **values: Any) -> Response:
+        elsewhere = CALLBACK_PATH if self._sessions.provider is not None else None
+        return _render_page("sign_in", status, needs_key=self._sessions.needs_key, elsewhere=elsewhere, **values)
+
+    async def sign_in_by_provider(self, request: Request) -> Response:
+        """Send a person to the provider, and let in the one whom it sends back."""
+        provider = self._sessions.provider
+        if provider is None:
+            raise PageRefusal(404, "No provider signs reviewers in here.")
+        if not request.query_params:
+            address, state = await provider.begin(request)
+            response = RedirectResponse(address, status_code=303)
+            # Lax: a strict cookie would not come back from the provider's page.
+            response.set_cookie(
+                STATE_COOKIE,
+                state,
+                path=CALLBACK_PATH,
+                httponly=True,
+                samesite="lax",
+                secure=request.url.scheme == "https",
+                max_age=600,
+            )
+            return response
+        session = await self._sessions.sign_in_by_provider(request)
+        # A page, no redirect: the strict cookie is sent only once a page of ours asks for the next one.
+        welcome = _render_page("welcome", name=session.name)
+        welcome.delete_cookie(STATE_COOKIE, path=CALLBACK_PATH)
+        return _set_session(request, session, welcome)
 
     async def sign_out(self, request: Request) -> Response:
         """End the session."""
@@ -517,7 +552,10 @@ def _cut_texts(item: Item, row: Mapping[str, Any]) -> _ShownTexts:
 
 
 def _open_session(request: Request, session: Session) -> Response:
-    response = _redirect("/review")
+    return _set_session(request, session, _redirect("/review"))
+
+
+def _set_session(request: Request, session: Session, response: Response) -> Response:
     response.set_cookie(
         COOKIE,
         session.cookie,
