@@ -128,6 +128,18 @@ class Settings(BaseSettings):
         "", description="Addresses and networks of that proxy, 10.0.3.4,10.0.4.0/24; the header of others is refused."
     )
 
+    review_openid_issuer: str = Field(
+        "",
+        description="https address of the OpenID Connect provider that signs reviewers in. Default: none; reviewers "
+        "sign in with a key.",
+    )
+    review_openid_client_id: str = Field("", description="This service's client id at that provider.")
+    review_openid_client_secret: str = Field("", repr=False, description="The client's secret.")
+    review_openid_reviewers: str = Field(
+        "",
+        description="Who may review: verified mail addresses, @domain, or sub:ID of an account, separated by commas.",
+    )
+
     def resolve_home(self) -> Path:
         """Return the home as an absolute path."""
         return self.home.expanduser().resolve()

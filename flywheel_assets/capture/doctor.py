@@ -4,14 +4,14 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
 from flywheel_assets.capture.auth.access import is_loopback
-from flywheel_assets.capture.auth.keys import MOST_ACTIVE, Key, read_keys
+from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, MOST_ACTIVE, Key, WebhookSecret, read_keys
 from flywheel_assets.capture.brokers.broker import read_broker_address
 from flywheel_assets.capture.clock import explain_wrong_clock
 from flywheel_assets.capture.log.segment_file import find_open_segments
@@ -111,7 +111,22 @@ def _check_keys(settings: Settings, now: datetime) -> list[Finding]:
                     f"then `flywheel keys revoke {record.key_id}`",
                 )
             )
-    return findings
+    return [*findings, *_find_unsigned_pages(active)]
+
+
+def _find_unsigned_pages(active: Sequence[Key | WebhookSecret]) -> list[Finding]:
+    """Find the applications whose pages can send no user token: nothing vouches for the names that they send."""
+    pages = {record.application for record in active if isinstance(record, Key) and record.is_for_browsers}
+    signed = {record.application for record in active if isinstance(record, WebhookSecret) and record.attests_users}
+    return [
+        Finding(
+            "keys",
+            Verdict.LOOK,
+            f"no user of the pages of {application} is signed: what they send counts as one crowd where others are",
+            f"`flywheel keys create {application} --holder users --webhook`, and sign user ids: docs/clients.md",
+        )
+        for application in sorted(pages - signed - {EVERY_APPLICATION})
+    ]
 
 
 def _check_address(settings: Settings) -> Finding:

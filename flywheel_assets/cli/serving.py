@@ -70,6 +70,7 @@ def _build_pages(
 ) -> "list[BaseRoute]":
     """Build the review pages and the page of the wheel, which share their reviewers' sessions."""
     from flywheel_assets.capture.clock import read_clock
+    from flywheel_assets.review.openid import OpenIdProvider, OpenIdSettings
     from flywheel_assets.review.pages import build_review_pages
     from flywheel_assets.review.proxy import TrustedProxy
     from flywheel_assets.review.sessions import Sessions
@@ -77,7 +78,14 @@ def _build_pages(
     from flywheel_assets.wheel.reading import Prices, WheelReader
 
     proxy = TrustedProxy.from_settings(stores.where.review_proxy_header, stores.where.review_proxy_addresses)
-    sessions = Sessions(access, sorted(each.name for each in applications), read_clock, proxy)
+    openid = OpenIdSettings.from_settings(
+        stores.where.review_openid_issuer,
+        stores.where.review_openid_client_id,
+        stores.where.review_openid_client_secret,
+        stores.where.review_openid_reviewers,
+    )
+    provider = None if openid is None else OpenIdProvider(openid, read_clock)
+    sessions = Sessions(access, sorted(each.name for each in applications), read_clock, proxy, provider)
     return [
         *build_review_pages(event_log, access, reviewed, stores.where.resolve_review_dir(), sessions=sessions),
         *build_wheel_pages(

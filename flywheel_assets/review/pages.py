@@ -39,6 +39,7 @@ from flywheel_assets.records import LONGEST_TEXT_CHARACTERS
 from flywheel_assets.review._diff import Mark, Piece, compare_words, cut_pieces, remove_unseen
 from flywheel_assets.review._exclusion_api import build_exclusion_routes
 from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, build_event, is_correction
+from flywheel_assets.review.openid import CALLBACK_PATH, STATE_COOKIE, OpenIdProvider, OpenIdSettings
 from flywheel_assets.review.proxy import TrustedProxy
 from flywheel_assets.review.queue import MOST_ITEMS, REASONS, THUMBS_DOWN, Item, Order, Reviewed, ReviewQueue
 from flywheel_assets.review.sessions import (
@@ -85,6 +86,7 @@ def build_review_pages(
     clock: Clock = read_clock,
     sessions: Sessions | None = None,
     proxy: TrustedProxy | None = None,
+    openid: OpenIdSettings | None = None,
 ) -> list[BaseRoute]:
     """Build the routes under `/review`, which the capture service serves with its own.
 
@@ -96,14 +98,20 @@ def build_review_pages(
         clock: the present, UTC.
         sessions: where other pages share them; else they are this call's own.
         proxy: signs reviewers in, in place of keys and typed names, where the sessions are this call's own.
+        openid: the provider that does so.
+
+    Raises:
+        SettingsError: both are given.
     """
     queues = {each.name: ReviewQueue(each, DecisionIndex(index_dir / f"{each.name}.jsonl")) for each in reviewed}
-    sessions = sessions or Sessions(access, sorted(queues), clock, proxy)
+    provider = None if openid is None else OpenIdProvider(openid, clock)
+    sessions = sessions or Sessions(access, sorted(queues), clock, proxy, provider)
     pages = _Pages(event_log, sessions, queues, clock)
     return [
         Route("/review", pages.wrap(pages.serve_home), methods=["GET"]),
         Route("/review/assets/{name}", pages.wrap(pages.serve_asset), methods=["GET"]),
         Route("/review/sign-in", pages.wrap(pages.sign_in), methods=["GET", "POST"]),
+        Route(CALLBACK_PATH, pages.wrap(pages.sign_in_by_provider), methods=["GET"]),
         Route("/review/sign-out", pages.wrap(pages.sign_out), methods=["POST"]),
         Route("/review/queue/{application}", pages.wrap(pages.serve_queue), methods=["GET", "POST"]),
         Route("/review/queue/{application}/{row_id}", pages.wrap(pages.serve_item), methods=["GET", "POST"]),
@@ -191,17 +199,44 @@ class _Pages:
             to = _choose_target(request.query_params.get("to", ""))
             named = self._sessions.sign_in_by_proxy(request)
             if named is None:
-                return _render_page("sign_in", needs_key=self._sessions.needs_key, to=to)
+                return self._ask_who(to=to)
             return _open_session(request, named, to)
         form = await self._read_form(request)
         to = _choose_target(form.get("to", ""))
         try:
             session = self._sessions.sign_in(form.get("name", ""), form.get("key", "").strip())
         except PageRefusal as refusal:
-            return _render_page(
-                "sign_in", refusal.status, needs_key=self._sessions.needs_key, complaint=refusal.message, to=to
-            )
+            return self._ask_who(refusal.status, complaint=refusal.message, to=to)
         return _open_session(request, session, to)
+
+    def _ask_who(self, status: int = 200, **values: Any) -> Response:
+        elsewhere = CALLBACK_PATH if self._sessions.provider is not None else None
+        return _render_page("sign_in", status, needs_key=self._sessions.needs_key, elsewhere=elsewhere, **values)
+
+    async def sign_in_by_provider(self, request: Request) -> Response:
+        """Send a person to the provider, and let in the one whom it sends back."""
+        provider = self._sessions.provider
+        if provider is None:
+            raise PageRefusal(404, "No provider signs reviewers in here.")
+        if not request.query_params:
+            address, state = await provider.begin(request)
+            response = RedirectResponse(address, status_code=303)
+            # Lax: a strict cookie would not come back from the provider's page.
+            response.set_cookie(
+                STATE_COOKIE,
+                state,
+                path=CALLBACK_PATH,
+                httponly=True,
+                samesite="lax",
+                secure=request.url.scheme == "https",
+                max_age=600,
+            )
+            return response
+        session = await self._sessions.sign_in_by_provider(request)
+        # A page, no redirect: the strict cookie is sent only once a page of ours asks for the next one.
+        welcome = _render_page("welcome", name=session.name)
+        welcome.delete_cookie(STATE_COOKIE, path=CALLBACK_PATH)
+        return _set_session(request, session, welcome)
 
     async def sign_out(self, request: Request) -> Response:
         """End the session."""
@@ -529,7 +564,10 @@ def _choose_target(given: str) -> str:
 
 
 def _open_session(request: Request, session: Session, to: str) -> Response:
-    response = _redirect(to)
+    return _set_session(request, session, _redirect(to))
+
+
+def _set_session(request: Request, session: Session, response: Response) -> Response:
     response.set_cookie(
         COOKIE,
         session.cookie,

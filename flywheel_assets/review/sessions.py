@@ -5,7 +5,8 @@ browser keeps is a random cookie that is worth nothing elsewhere; the session li
 restart signs all reviewers out. The key is asked again on every request: revoking it ends its sessions within a second.
 
 Who reviews is never typed where anyone else could type it. A decision is signed by the holder of the key, so that each
-reviewer has a key of their own; or by the person whom a reverse proxy has signed in (see `proxy`).
+reviewer has a key of their own; or by the person whom a reverse proxy (see `proxy`) or a provider of OpenID Connect
+(see `openid`) has signed in.
 
 Where the service has no keys only this machine reaches it, and a name is all that is asked. A web page can make its own
 host name resolve to this machine, so then the request's host must be a loopback name.
@@ -24,6 +25,8 @@ from flywheel_assets.capture.auth.access import Access, Caller, is_loopback
 from flywheel_assets.capture.auth.keys import Scope
 from flywheel_assets.capture.clock import Clock
 from flywheel_assets.capture.http.answers import RefusedError
+from flywheel_assets.errors import SettingsError
+from flywheel_assets.review.openid import OpenIdProvider
 from flywheel_assets.review.proxy import LONGEST_NAME, TrustedProxy
 
 COOKIE = "flywheel_review"
@@ -71,10 +74,21 @@ class Sessions:
     """All sessions of this process; used from one event loop."""
 
     def __init__(
-        self, access: Access, applications: list[str], clock: Clock, proxy: TrustedProxy | None = None
+        self,
+        access: Access,
+        applications: list[str],
+        clock: Clock,
+        proxy: TrustedProxy | None = None,
+        provider: OpenIdProvider | None = None,
     ) -> None:
+        if proxy is not None and provider is not None:
+            raise SettingsError(
+                "a proxy and a provider of OpenID Connect are set to sign reviewers in; unset FLYWHEEL_REVIEW_PROXY_… "
+                "or FLYWHEEL_REVIEW_OPENID_…"
+            )
         self._access = access
         self._proxy = proxy
+        self.provider = provider
         self._applications = applications
         self._clock = clock
         self._sessions: OrderedDict[str, Session] = OrderedDict()
@@ -98,8 +112,8 @@ class Sessions:
         Raises:
             PageRefusal: no name, or a key that opens no application for review; or a proxy signs people in.
         """
-        if self._proxy is not None:
-            raise PageRefusal(403, "The proxy signs reviewers in: no name or key is asked here.")
+        if self._is_elsewhere:
+            raise PageRefusal(403, "Reviewers sign in elsewhere: no name or key is asked here.")
         opened = self._find_applications(presented_key)
         if not opened:
             raise PageRefusal(
@@ -110,6 +124,20 @@ class Sessions:
         if not name or len(name) > LONGEST_NAME or not name.isprintable():
             raise PageRefusal(400, f"Give a name of 1 to {LONGEST_NAME} printable characters: it signs your decisions.")
         return self._begin(name, presented_key, caller.key_id)
+
+    async def sign_in_by_provider(self, request: Request) -> Session:
+        """Begin the session of the person whom the provider sends back.
+
+        Raises:
+            RefusedError: see `OpenIdProvider.finish`.
+        """
+        assert self.provider is not None
+        return self._begin(await self.provider.finish(request), "", None)
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        """Return whether a proxy or a provider signs reviewers in."""
+        return self._proxy is not None or self.provider is not None
 
     def _begin(self, name: str, presented_key: str, key_id: str | None) -> Session:
         session = Session(
@@ -145,10 +173,10 @@ class Sessions:
         return list(self._find_applications(session.presented_key))
 
     def _find_applications(self, presented_key: str) -> dict[str, Caller]:
-        """Find the applications that a key opens for review; without keys, and behind a proxy, all of them."""
+        """Find the applications that a key opens for review; without keys, or signed in elsewhere, all of them."""
         opened: dict[str, Caller] = {}
         for application in self._applications:
-            if self._proxy is not None:
+            if self._is_elsewhere:
                 opened[application] = Caller(application)
                 continue
             try:
@@ -158,11 +186,11 @@ class Sessions:
         return opened
 
     def check_host(self, request: Request) -> None:
-        """Refuse a request for another host name where neither key nor proxy protects the pages; see `check_host`."""
-        if self._proxy is None:
-            check_host(self._access, request)
-        else:
+        """Refuse a request for another host name where nothing else protects the pages; see `check_host`."""
+        if self._proxy is not None:
             self._proxy.name_reviewer(request)
+        elif self.provider is None:
+            check_host(self._access, request)
 
 
 def check_host(access: Access, request: Request) -> None:

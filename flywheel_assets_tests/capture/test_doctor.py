@@ -46,6 +46,17 @@ def test_keys(tmp_path: Path) -> None:
     assert "chmod 600" in found("keys", tmp_path)[0].sentence
 
 
+def test_pages_whose_users_nothing_vouches_for_are_named(tmp_path: Path) -> None:
+    path = Settings(home=tmp_path).resolve_capture_keys_file()
+    create_key(path, KeyRequest("assistant", "site", origins=["https://app.example"]), NOON)
+    _, unsigned = found("keys", tmp_path)
+    assert unsigned.verdict is Verdict.LOOK
+    assert "pages of assistant is signed" in unsigned.sentence
+    assert "--webhook" in unsigned.remedy
+    create_key(path, KeyRequest("assistant", "users", is_webhook=True), NOON)
+    assert [finding.verdict for finding in found("keys", tmp_path)] == [Verdict.FINE]
+
+
 def test_address(tmp_path: Path) -> None:
     create_key(Settings(home=tmp_path).resolve_capture_keys_file(), KeyRequest("assistant", "backend"), NOON)
     with socket.socket() as taken:

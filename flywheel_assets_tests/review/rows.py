@@ -13,6 +13,7 @@ from flywheel_assets.capture.auth.access import Access
 from flywheel_assets.capture.service import RunningCapture, running_capture
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.review.decisions import DecisionIndex, read_decision
+from flywheel_assets.review.openid import OpenIdSettings
 from flywheel_assets.review.pages import build_review_pages
 from flywheel_assets.review.proxy import TrustedProxy
 from flywheel_assets.review.queue import Reviewed, ReviewQueue
@@ -63,12 +64,14 @@ def service(
     access: Access | None = None,
     application: Reviewed | None = None,
     proxy: TrustedProxy | None = None,
+    openid: OpenIdSettings | None = None,
 ) -> Iterator[RunningCapture]:
     """Capture with the review pages of one application, on the day after."""
     application = application or reviewed(bench)
     clock = Clock(TOMORROW)
+    index_dir = bench.root / "review"
     pages = partial(
-        build_review_pages, reviewed=[application], index_dir=bench.root / "review", clock=clock, proxy=proxy
+        build_review_pages, reviewed=[application], index_dir=index_dir, clock=clock, proxy=proxy, openid=openid
     )
     contracts = {application.name: application.contract}
     with running_capture(bench.landing, contracts, clock, access=access, pages=pages) as running:

@@ -116,3 +116,16 @@ def test_an_unbalanced_account_is_found(bench: Workbench) -> None:
     ledger.record_entries(bench.lake, [entry], ledger.RunStamp("run", "1", make_feedback()["received_at"]))
     [found] = audit_accounts(bench.lake, CURATED_DPO_PAIRS).discrepancies
     assert found.what == "3 in, 0 kept, 2 not kept"
+
+
+def test_what_a_key_attests_travels_from_landing_to_gold(bench: Workbench) -> None:
+    """Also for rows that say nothing about it: they were landed before keys vouched."""
+    sent = ({"attested_source": "web page", "is_attested": False}, {"attested_source": "app", "is_attested": True}, {})
+    bench.land(EventKind.FEEDBACK, DAY, [make_feedback(user_id=f"u{n}", **each) for n, each in enumerate(sent)])
+    bench.ingest_both([DAY])
+    bench.join([DAY])
+    bench.curate([DAY])
+    expected = {f"u{n}": (each.get("attested_source"), each.get("is_attested")) for n, each in enumerate(sent)}
+    for table in (JOINED_FEEDBACK, CURATED_DPO_PAIRS):
+        rows = bench.rows(table)
+        assert {row["subject"]: (row["attested_source"], row["is_attested"]) for row in rows} == expected
