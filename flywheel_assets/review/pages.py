@@ -36,7 +36,7 @@ from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
 from flywheel_assets.errors import EventLogError
 from flywheel_assets.lake.whatif.trace import trace_event
 from flywheel_assets.records import LONGEST_TEXT_CHARACTERS
-from flywheel_assets.review._diff import Mark, Piece, compare_words, cut_pieces, remove_unseen
+from flywheel_assets.review._diff import Mark, Piece, compare_words, cut_excerpt, cut_pieces, remove_unseen
 from flywheel_assets.review._exclusion_api import build_exclusion_routes
 from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, build_event, is_correction
 from flywheel_assets.review.queue import MOST_ITEMS, REASONS, THUMBS_DOWN, Item, Order, Reviewed, ReviewQueue
@@ -53,6 +53,8 @@ ITEMS_ON_A_PAGE = 25
 MOST_DECISIONS_SHOWN = 200
 LONGEST_SHOWN = 60_000
 """Characters of one text on a page: longer texts never become pairs, and prompts may have megabytes."""
+LONGEST_EXCERPT = 140
+"""Characters of a text in a row of the queue."""
 LONGEST_ID = 512
 """Characters of an id or a source in the search field."""
 _FORM_BYTES = 2**20
@@ -238,6 +240,8 @@ class _Pages:
         everything = await self._list_waiting(queue)
         items = self._sort(session, await self._list_waiting(queue, view))
         first = (view.page - 1) * ITEMS_ON_A_PAGE
+        listed = items[first : first + ITEMS_ON_A_PAGE]
+        changes = await asyncio.to_thread(_read_changes, queue, listed)
         by_reason = {reason: sum(item.reason == reason for item in everything) for reason in REASONS}
         return _render_page(
             "queue",
@@ -246,7 +250,8 @@ class _Pages:
             application=queue.reviewed.name,
             applications=self._sessions.list_applications(session),
             is_text=queue.reviewed.contract is None,
-            items=items[first : first + ITEMS_ON_A_PAGE],
+            items=listed,
+            changes=changes,
             first=first + 1,
             total=len(items),
             everything=len(everything),
@@ -487,6 +492,37 @@ def _choose_answer(
 
 
 @dataclass(frozen=True)
+class _ShownChange:
+    """What a row of the queue says in two lines, so that rows are not decided blindly."""
+
+    model: list[Piece]
+    person: list[Piece] | None
+    """None: there is no other text."""
+
+
+def _read_changes(queue: ReviewQueue, items: Sequence[Item]) -> dict[str, _ShownChange]:
+    """Read and cut what the items of one page say, by row id."""
+    rows = queue.read_changes(items)
+    cut = _excerpt_texts if queue.reviewed.contract is None else _excerpt_label
+    return {item.row_id: cut(item, rows[item.row_id]) for item in items if item.row_id in rows}
+
+
+def _excerpt_texts(item: Item, row: Mapping[str, Any]) -> _ShownChange:
+    model, person, marks, _ = _mark_texts(item, row)
+    return _ShownChange(
+        cut_excerpt(model, marks["model"], LONGEST_EXCERPT),
+        None if person is None else cut_excerpt(person, marks["person"], LONGEST_EXCERPT),
+    )
+
+
+def _excerpt_label(_: Item, row: Mapping[str, Any]) -> _ShownChange:
+    return _ShownChange(
+        [Piece(f"score {row['score']:.3f}")],
+        [Piece(f"{row['label']}, by {row['labeling_source'] or 'unknown'}")],
+    )
+
+
+@dataclass(frozen=True)
 class _ShownTexts:
     """The texts of one item, cut into pieces for the template."""
 
@@ -501,7 +537,8 @@ class _ShownTexts:
     """Of texts too long to show."""
 
 
-def _cut_texts(item: Item, row: Mapping[str, Any]) -> _ShownTexts:
+def _mark_texts(item: Item, row: Mapping[str, Any]) -> tuple[str, str | None, dict[str, list[Mark]], bool]:
+    """Mark changes and findings; return both texts, the marks by text, and whether the texts were compared."""
     model: str = row["output"]
     person: str | None = row["final_text"] if row["final_text"] not in (None, model) else None
     diff = None if person is None else compare_words(model, person)
@@ -515,13 +552,18 @@ def _cut_texts(item: Item, row: Mapping[str, Any]) -> _ShownTexts:
             found[place].append(
                 Mark(finding["start"], finding["end"], "evidence", f"{finding['check']} ({finding['category']})")
             )
+    return model, person, found, diff is not None
+
+
+def _cut_texts(item: Item, row: Mapping[str, Any]) -> _ShownTexts:
+    model, person, found, is_compared = _mark_texts(item, row)
     texts = [row["readable_prompt"], model, person or ""]
     return _ShownTexts(
         prompt=cut_pieces(row["readable_prompt"], found["prompt"], LONGEST_SHOWN),
         model=cut_pieces(model, found["model"], LONGEST_SHOWN),
         person=None if person is None else cut_pieces(person, found["person"], LONGEST_SHOWN),
         answer=remove_unseen(person if person is not None else model),
-        is_compared=diff is not None,
+        is_compared=is_compared,
         hidden_characters=sum(max(0, len(text) - LONGEST_SHOWN) for text in texts),
     )
 

@@ -11,7 +11,7 @@ revision of it says something else, and when a correction of the output is there
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -178,6 +178,26 @@ class ReviewQueue:
             prompts = make_prompts_readable(pa.array([row["prompt"]]), pa.array([row["prompt_format"]]))
             row["readable_prompt"] = prompts[0].as_py()
         return row
+
+    def read_changes(self, items: Sequence[Item]) -> dict[str, dict[str, Any]]:
+        """Read what the rows of some items say, by row id: two texts, or a score and a label; absent: its row is gone.
+
+        One statement for all of them, over their days only.
+        """
+        if not items:
+            return {}
+        said = ["output", "final_text"] if self.reviewed.contract is None else ["score", "label", "labeling_source"]
+        where = f"feedback_event_id IN ({_write_in(tuple(item.row_id for item in items))})"
+        columns = ["feedback_event_id", "completed_date", *said]
+        found = self.reviewed.lake.read(
+            self.reviewed.tables.joined, sorted({item.day for item in items}), columns, where=where
+        )
+        days = {item.row_id: item.day for item in items}
+        return {
+            row["feedback_event_id"]: row
+            for row in found.to_pylist()
+            if row["completed_date"] == days[row["feedback_event_id"]]
+        }
 
     def read_labels(self, prediction_id: str) -> list[dict[str, Any]]:
         """Read all labels about one prediction so far, the oldest first."""

@@ -1,6 +1,7 @@
 """The pages over HTTP: decisions become events, and nobody decides who may not."""
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +99,14 @@ def test_decisions_walk_as_ordinary_events_and_overrule_the_gate(filled: Workben
     assert by["vandal"].verb == "reject"
     assert [item.row_id for item in queue_of(filled).list_waiting(DAY)] == ["toxic"]
     assert "Ann" in ann.get("/review/decisions/assistant").text
+
+
+def test_a_row_of_the_queue_shows_the_change_itself(capture: RunningCapture) -> None:
+    """Nine lines of a queue were alike, so that accepting them together was blind."""
+    page = Reviewer(capture.url).get(QUEUE).text
+    assert re.search(r'<span class="[^"]*evidence[^"]*" title="[^"]+">[^<]*idiot', page)
+    assert REWRITTEN.split()[0] in page
+    assert page.count('class="before"') == page.count("<tr data-row>") == 4
 
 
 def test_a_second_reviewer_who_is_late_hears_so(filled: Workbench, capture: RunningCapture) -> None:
