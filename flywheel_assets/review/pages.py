@@ -31,6 +31,7 @@ from starlette.routing import BaseRoute, Route
 from flywheel_assets.capture.auth.access import Access
 from flywheel_assets.capture.clock import Clock, read_clock
 from flywheel_assets.capture.endpoints import EventLog
+from flywheel_assets.capture.events.texts import LandedRow
 from flywheel_assets.capture.http.answers import RefusedError
 from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
 from flywheel_assets.errors import EventLogError
@@ -38,7 +39,15 @@ from flywheel_assets.lake.whatif.trace import trace_event
 from flywheel_assets.records import LONGEST_TEXT_CHARACTERS
 from flywheel_assets.review._diff import Mark, Piece, compare_words, cut_excerpt, cut_pieces, remove_unseen
 from flywheel_assets.review._exclusion_api import build_exclusion_routes
-from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, build_event, is_correction
+from flywheel_assets.review.decisions import (
+    Decision,
+    DecisionIndex,
+    Verb,
+    build_event,
+    build_undo,
+    identify_decision,
+    is_correction,
+)
 from flywheel_assets.review.queue import MOST_ITEMS, REASONS, THUMBS_DOWN, Item, Order, Reviewed, ReviewQueue
 from flywheel_assets.review.sessions import (
     COOKIE,
@@ -105,7 +114,7 @@ def build_review_pages(
         Route("/review/sign-out", pages.wrap(pages.sign_out), methods=["POST"]),
         Route("/review/queue/{application}", pages.wrap(pages.serve_queue), methods=["GET", "POST"]),
         Route("/review/queue/{application}/{row_id}", pages.wrap(pages.serve_item), methods=["GET", "POST"]),
-        Route("/review/decisions/{application}", pages.wrap(pages.serve_decisions), methods=["GET"]),
+        Route("/review/decisions/{application}", pages.wrap(pages.serve_decisions), methods=["GET", "POST"]),
         Route("/review/{application}/trace", pages.wrap(pages.serve_trace), methods=["GET"]),
         *build_exclusion_routes(access, {each.name: each for each in reviewed}, clock),
     ]
@@ -312,8 +321,14 @@ class _Pages:
         )
 
     async def serve_decisions(self, request: Request) -> Response:
-        """Show all decisions with their reviewers and times."""
+        """Show all decisions with their reviewers and times, and take one back."""
         session, queue = self._open(request)
+        if request.method == "POST":
+            form = await self._read_form(request)
+            check_form_token(session, form.get("token", ""))
+            session.notice = await self._undo(session, queue, form.get("undo", ""))
+            return _redirect(f"/review/decisions/{queue.reviewed.name}")
+        undoable = await asyncio.to_thread(queue.find_undoable)
         decided = await asyncio.to_thread(queue.list_decided)
         return _render_page(
             "decisions",
@@ -322,6 +337,8 @@ class _Pages:
             decisions=decided[:MOST_DECISIONS_SHOWN],
             total=len(decided),
             reasons=REASONS,
+            undoable=undoable,
+            notice=session.take_notice(),
         )
 
     async def serve_trace(self, request: Request) -> Response:
@@ -417,6 +434,36 @@ class _Pages:
     async def _is_waiting(self, queue: ReviewQueue, item: Item) -> bool:
         return any(each.row_id == item.row_id for each in await self._list_waiting(queue))
 
+    async def _undo(self, session: Session, queue: ReviewQueue, event_id: str) -> str:
+        """Take a decision back: its row waits again, and both decisions stay in the audit."""
+        async with self._deciding:
+            undoable = await asyncio.to_thread(queue.find_undoable)
+            if event_id not in undoable:
+                return "That decision does not stand any more."
+            undone = undoable[event_id]
+            decision = Decision(
+                verb=Verb.UNDO,
+                row_id=undone.row_id,
+                prediction_id=undone.prediction_id,
+                reason=undone.reason,
+                by=session.name,
+                at=self._clock(),
+                key_id=session.key_id,
+                undoes=event_id,
+                earlier_undone=undone.earlier_undone,
+            )
+            event = build_undo(queue.reviewed.name, decision, undone, is_text=queue.reviewed.contract is None)
+            await self._append(queue, event, decision)
+        return f"Undone: {undone.verb}, {REASONS.get(undone.reason, undone.reason)}. The row waits again."
+
+    async def _append(self, queue: ReviewQueue, event: LandedRow, decision: Decision) -> None:
+        """Make a decision's event durable, then note the decision in the index."""
+        try:
+            await self._event_log.append(queue.reviewed.name, [event])
+        except EventLogError as error:
+            raise PageRefusal(503, f"Nothing was decided: {error}. Try again in a moment.") from None
+        await asyncio.to_thread(queue.index.record, [decision])
+
     async def _record(
         self, session: Session, queue: ReviewQueue, item: Item, verb: Verb, written: str | None
     ) -> Decision:
@@ -433,13 +480,11 @@ class _Pages:
             by=session.name,
             at=self._clock(),
             key_id=session.key_id,
+            earlier_undone=await asyncio.to_thread(queue.count_undone, item.row_id),
         )
-        event = build_event(queue.reviewed.name, decision, row, answer)
-        try:
-            await self._event_log.append(queue.reviewed.name, [event])
-        except EventLogError as error:
-            raise PageRefusal(503, f"Nothing was decided: {error}. Try again in a moment.") from None
-        await asyncio.to_thread(queue.index.record, [decision])
+        event_id = identify_decision(queue.reviewed.name, decision, answer)
+        decision = msgspec.structs.replace(decision, event_id=event_id)
+        await self._append(queue, build_event(queue.reviewed.name, decision, row, answer), decision)
         return decision
 
 
@@ -453,10 +498,9 @@ _DONE = {
 
 
 def _parse_verb(do: str) -> Verb:
-    try:
-        return Verb(do)
-    except ValueError:
-        raise PageRefusal(400, f"There is no such decision; valid: {', '.join(Verb)}.") from None
+    if do not in _DONE:
+        raise PageRefusal(400, f"There is no such decision; valid: {', '.join(_DONE)}.")
+    return Verb(do)
 
 
 def _choose_answer(
