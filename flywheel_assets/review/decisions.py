@@ -114,7 +114,8 @@ def build_undo(application: str, decision: Decision, undone: Decision, *, is_tex
         received_at=format_time(decision.at),
         occurred_at=format_time(decision.at),
         source=REVIEWER_SOURCE,
-        prediction_id="" if retracts else decision.prediction_id,
+        # With it an erasure finds the event by its prediction: it names no person.
+        prediction_id=decision.prediction_id,
         signal=Signal.RETRACT if retracts else Signal.COMMENT,
         do_not_train=False,
         sampling_probability=1.0,
