@@ -70,7 +70,7 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
     undoes: str | None = None
     """Of an undo: the event of the decision that it takes back."""
     earlier_undone: int = 0
-    """Decisions about the row that were undone before this one: the same decision made anew is another event."""
+    """Decisions about the row that were undone before this one: the same decision, made again, is another event."""
 
 
 def identify_decision(application: str, decision: Decision, answer: str | None) -> str:

@@ -537,7 +537,7 @@ def _choose_answer(
 
 @dataclass(frozen=True)
 class _ShownChange:
-    """What a row of the queue says in two lines, so that rows are not decided blindly."""
+    """Holds the two lines of a row of the queue, so that rows are not decided blindly."""
 
     model: list[Piece]
     person: list[Piece] | None
@@ -613,7 +613,10 @@ def _cut_texts(item: Item, row: Mapping[str, Any]) -> _ShownTexts:
 
 
 def _choose_target(given: str) -> str:
-    """Choose the page after signing in: a page of the wheel, or the queue; never an address that was sent to us."""
+    """Choose the page after signing in: a page of the wheel, or the queue.
+
+    An address that leads elsewhere is never followed.
+    """
     return given if _WHEEL_PAGE.fullmatch(given) else "/review"
 
 

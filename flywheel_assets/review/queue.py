@@ -197,9 +197,9 @@ class ReviewQueue:
         return row
 
     def read_changes(self, items: Sequence[Item]) -> dict[str, dict[str, Any]]:
-        """Read what the rows of some items say, by row id: two texts, or a score and a label; absent: its row is gone.
+        """Read the texts of some items' rows, or their score and label, by row id.
 
-        One statement for all of them, over their days only.
+        It is one statement for all of them, over their days only. A row that is gone is absent.
         """
         if not items:
             return {}
