@@ -103,6 +103,24 @@ def cut_pieces(text: str, marks: Iterable[Mark], longest: int) -> list[Piece]:
     return found
 
 
+def cut_excerpt(text: str, marks: Iterable[Mark], longest: int) -> list[Piece]:
+    """Cut the part of `text` that holds the first finding, else the first change, on one line of `longest` characters.
+
+    What is left out at either end becomes a piece `…`.
+    """
+    found = list(marks)
+    shown = min(found, key=lambda mark: (mark.name != "evidence", mark.start), default=None)
+    start = 0 if shown is None else max(0, shown.start - longest // 4)
+    if start and len(text) - start < longest:
+        start = max(0, len(text) - longest)
+    end = min(len(text), start + longest)
+    # A line feed in a row of a table would be a line of its own.
+    line = re.sub(r"[\r\n\t]", " ", text[start:end])
+    moved = [Mark(max(0, mark.start - start), mark.end - start, mark.name, mark.title) for mark in found]
+    pieces = cut_pieces(line, [mark for mark in moved if mark.end > 0], longest)
+    return [*([Piece("…")] if start else []), *pieces, *([Piece("…")] if end < len(text) else [])]
+
+
 def remove_unseen(text: str) -> str:
     """Remove from `text` every character that the answer's field would not show.
 

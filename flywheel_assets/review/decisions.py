@@ -8,6 +8,7 @@
 | say the label | `label`, labeling source `reviewer` | outranks every other label, ends a dispute |
 | confirm a thumbs down | `thumb`, value −1 | an objection in gold: the output is wrong |
 | reject | `comment` | nothing is learnt from the row; never trainable |
+| undo | `retract`; of a label or a rejection `comment` | the decision is taken back, and its row waits again |
 
 A thumb or rating with a text of its own is an edit here, too. The event's `comment` names the reviewer, the decision
 and the row, so the audit lies with the data and lasts as long. A user stays the subject of an edit that a reviewer
@@ -47,6 +48,8 @@ class Verb(StrEnum):
     LABEL = "label"
     CONFIRM = "confirm"
     REJECT = "reject"
+    UNDO = "undo"
+    """Takes an earlier decision back. Both stay in the index and among the events."""
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -62,6 +65,65 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
     at: datetime
     key_id: str | None = None
     """The key that the reviewer signed in with; None: the service needs no keys."""
+    event_id: str | None = None
+    """Of its event, so that it can be undone; None: of an earlier release."""
+    undoes: str | None = None
+    """Of an undo: the event of the decision that it takes back."""
+    earlier_undone: int = 0
+    """Decisions about the row that were undone before this one: the same decision, made again, is another event."""
+
+
+def identify_decision(application: str, decision: Decision, answer: str | None) -> str:
+    """Return the id of a decision's event: made again after a crash it is the same event."""
+    said: list[object] = [decision.row_id, decision.verb, answer, decision.by]
+    if decision.verb is Verb.UNDO:
+        said.append(decision.undoes)
+    if decision.earlier_undone:
+        said.append(decision.earlier_undone)
+    return records.make_event_id(application, REVIEWER_SOURCE, records.make_stable_id("decision", *said))
+
+
+def find_standing(decisions: Iterable[Decision]) -> dict[str, Decision]:
+    """Find the newest decision about each row that was not undone since; a row that is not there waits again."""
+    standing: dict[str, Decision] = {}
+    # An undo follows on what it undoes, also within one tick of a clock.
+    for decision in sorted(decisions, key=lambda each: (each.at, each.earlier_undone, each.verb is Verb.UNDO)):
+        if decision.verb is not Verb.UNDO:
+            standing[decision.row_id] = decision
+        elif decision.row_id in standing and standing[decision.row_id].event_id == decision.undoes:
+            del standing[decision.row_id]
+    return standing
+
+
+def build_undo(application: str, decision: Decision, undone: Decision, *, is_text: bool) -> LandedRow:
+    """Build the landed event that takes an earlier decision back.
+
+    A statement about a text is retracted by its id. A rejection said nothing, and a label is replaced by the next one:
+    of these the event is a comment.
+
+    Args:
+        application: its event log gets the event.
+        decision: the undo.
+        undone: the decision that it takes back.
+        is_text: whether the application's predictions are texts.
+    """
+    retracts = undone.event_id if is_text and undone.verb is not Verb.REJECT else None
+    event_id = identify_decision(application, decision, None)
+    line = FeedbackLine(
+        event_id=event_id,
+        received_at=format_time(decision.at),
+        occurred_at=format_time(decision.at),
+        source=REVIEWER_SOURCE,
+        # With it an erasure finds the event by its prediction: it names no person.
+        prediction_id=decision.prediction_id,
+        signal=Signal.RETRACT if retracts else Signal.COMMENT,
+        do_not_train=False,
+        sampling_probability=1.0,
+        comment=msgspec.json.encode(decision).decode(),
+        statement_id=event_id,
+        retracts=retracts,
+    )
+    return encode_row(EventKind.FEEDBACK, line)
 
 
 def build_event(application: str, decision: Decision, row: dict[str, Any], answer: str | None) -> LandedRow:
@@ -73,10 +135,8 @@ def build_event(application: str, decision: Decision, row: dict[str, Any], answe
         row: of the joined table, the one that was decided about.
         answer: the text for WRITE and for ACCEPT of an edit, the label for LABEL, else None.
     """
-    client_id = records.make_stable_id("decision", decision.row_id, decision.verb, answer, decision.by)
-    # The client id says all that the decision does: made again after a crash it is the same event, and its own only
-    # statement.
-    event_id = records.make_event_id(application, REVIEWER_SOURCE, client_id)
+    # The id says all that the decision does, and the event is its own only statement.
+    event_id = identify_decision(application, decision, answer)
     common = FeedbackLine(
         event_id=event_id,
         received_at=format_time(decision.at),

@@ -31,14 +31,23 @@ from starlette.routing import BaseRoute, Route
 from flywheel_assets.capture.auth.access import Access
 from flywheel_assets.capture.clock import Clock, read_clock
 from flywheel_assets.capture.endpoints import EventLog
+from flywheel_assets.capture.events.texts import LandedRow
 from flywheel_assets.capture.http.answers import RefusedError
 from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
 from flywheel_assets.errors import EventLogError
 from flywheel_assets.lake.whatif.trace import trace_event
 from flywheel_assets.records import LONGEST_TEXT_CHARACTERS
-from flywheel_assets.review._diff import Mark, Piece, compare_words, cut_pieces, remove_unseen
+from flywheel_assets.review._diff import Mark, Piece, compare_words, cut_excerpt, cut_pieces, remove_unseen
 from flywheel_assets.review._exclusion_api import build_exclusion_routes
-from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, build_event, is_correction
+from flywheel_assets.review.decisions import (
+    Decision,
+    DecisionIndex,
+    Verb,
+    build_event,
+    build_undo,
+    identify_decision,
+    is_correction,
+)
 from flywheel_assets.review.openid import CALLBACK_PATH, STATE_COOKIE, OpenIdProvider, OpenIdSettings
 from flywheel_assets.review.proxy import TrustedProxy
 from flywheel_assets.review.queue import MOST_ITEMS, REASONS, THUMBS_DOWN, Item, Order, Reviewed, ReviewQueue
@@ -55,6 +64,8 @@ ITEMS_ON_A_PAGE = 25
 MOST_DECISIONS_SHOWN = 200
 LONGEST_SHOWN = 60_000
 """Characters of one text on a page: longer texts never become pairs, and prompts may have megabytes."""
+LONGEST_EXCERPT = 140
+"""Characters of a text in a row of the queue."""
 LONGEST_ID = 512
 """Characters of an id or a source in the search field."""
 _FORM_BYTES = 2**20
@@ -115,7 +126,7 @@ def build_review_pages(
         Route("/review/sign-out", pages.wrap(pages.sign_out), methods=["POST"]),
         Route("/review/queue/{application}", pages.wrap(pages.serve_queue), methods=["GET", "POST"]),
         Route("/review/queue/{application}/{row_id}", pages.wrap(pages.serve_item), methods=["GET", "POST"]),
-        Route("/review/decisions/{application}", pages.wrap(pages.serve_decisions), methods=["GET"]),
+        Route("/review/decisions/{application}", pages.wrap(pages.serve_decisions), methods=["GET", "POST"]),
         Route("/review/{application}/trace", pages.wrap(pages.serve_trace), methods=["GET"]),
         *build_exclusion_routes(access, {each.name: each for each in reviewed}, clock),
     ]
@@ -270,6 +281,8 @@ class _Pages:
         everything = await self._list_waiting(queue)
         items = self._sort(session, await self._list_waiting(queue, view))
         first = (view.page - 1) * ITEMS_ON_A_PAGE
+        listed = items[first : first + ITEMS_ON_A_PAGE]
+        changes = await asyncio.to_thread(_read_changes, queue, listed)
         by_reason = {reason: sum(item.reason == reason for item in everything) for reason in REASONS}
         return _render_page(
             "queue",
@@ -278,7 +291,8 @@ class _Pages:
             application=queue.reviewed.name,
             applications=self._sessions.list_applications(session),
             is_text=queue.reviewed.contract is None,
-            items=items[first : first + ITEMS_ON_A_PAGE],
+            items=listed,
+            changes=changes,
             first=first + 1,
             total=len(items),
             everything=len(everything),
@@ -339,8 +353,14 @@ class _Pages:
         )
 
     async def serve_decisions(self, request: Request) -> Response:
-        """Show all decisions with their reviewers and times."""
+        """Show all decisions with their reviewers and times, and take one back."""
         session, queue = self._open(request)
+        if request.method == "POST":
+            form = await self._read_form(request)
+            check_form_token(session, form.get("token", ""))
+            session.notice = await self._undo(session, queue, form.get("undo", ""))
+            return _redirect(f"/review/decisions/{queue.reviewed.name}")
+        undoable = await asyncio.to_thread(queue.find_undoable)
         decided = await asyncio.to_thread(queue.list_decided)
         return _render_page(
             "decisions",
@@ -349,6 +369,8 @@ class _Pages:
             decisions=decided[:MOST_DECISIONS_SHOWN],
             total=len(decided),
             reasons=REASONS,
+            undoable=undoable,
+            notice=session.take_notice(),
         )
 
     async def serve_trace(self, request: Request) -> Response:
@@ -444,6 +466,36 @@ class _Pages:
     async def _is_waiting(self, queue: ReviewQueue, item: Item) -> bool:
         return any(each.row_id == item.row_id for each in await self._list_waiting(queue))
 
+    async def _undo(self, session: Session, queue: ReviewQueue, event_id: str) -> str:
+        """Take a decision back: its row waits again, and both decisions stay in the audit."""
+        async with self._deciding:
+            undoable = await asyncio.to_thread(queue.find_undoable)
+            if event_id not in undoable:
+                return "That decision does not stand any more."
+            undone = undoable[event_id]
+            decision = Decision(
+                verb=Verb.UNDO,
+                row_id=undone.row_id,
+                prediction_id=undone.prediction_id,
+                reason=undone.reason,
+                by=session.name,
+                at=self._clock(),
+                key_id=session.key_id,
+                undoes=event_id,
+                earlier_undone=undone.earlier_undone,
+            )
+            event = build_undo(queue.reviewed.name, decision, undone, is_text=queue.reviewed.contract is None)
+            await self._append(queue, event, decision)
+        return f"Undone: {undone.verb}, {REASONS.get(undone.reason, undone.reason)}. The row waits again."
+
+    async def _append(self, queue: ReviewQueue, event: LandedRow, decision: Decision) -> None:
+        """Make a decision's event durable, then note the decision in the index."""
+        try:
+            await self._event_log.append(queue.reviewed.name, [event])
+        except EventLogError as error:
+            raise PageRefusal(503, f"Nothing was decided: {error}. Try again in a moment.") from None
+        await asyncio.to_thread(queue.index.record, [decision])
+
     async def _record(
         self, session: Session, queue: ReviewQueue, item: Item, verb: Verb, written: str | None
     ) -> Decision:
@@ -460,13 +512,11 @@ class _Pages:
             by=session.name,
             at=self._clock(),
             key_id=session.key_id,
+            earlier_undone=await asyncio.to_thread(queue.count_undone, item.row_id),
         )
-        event = build_event(queue.reviewed.name, decision, row, answer)
-        try:
-            await self._event_log.append(queue.reviewed.name, [event])
-        except EventLogError as error:
-            raise PageRefusal(503, f"Nothing was decided: {error}. Try again in a moment.") from None
-        await asyncio.to_thread(queue.index.record, [decision])
+        event_id = identify_decision(queue.reviewed.name, decision, answer)
+        decision = msgspec.structs.replace(decision, event_id=event_id)
+        await self._append(queue, build_event(queue.reviewed.name, decision, row, answer), decision)
         return decision
 
 
@@ -480,10 +530,9 @@ _DONE = {
 
 
 def _parse_verb(do: str) -> Verb:
-    try:
-        return Verb(do)
-    except ValueError:
-        raise PageRefusal(400, f"There is no such decision; valid: {', '.join(Verb)}.") from None
+    if do not in _DONE:
+        raise PageRefusal(400, f"There is no such decision; valid: {', '.join(_DONE)}.")
+    return Verb(do)
 
 
 def _choose_answer(
@@ -519,6 +568,37 @@ def _choose_answer(
 
 
 @dataclass(frozen=True)
+class _ShownChange:
+    """Holds the two lines of a row of the queue, so that rows are not decided blindly."""
+
+    model: list[Piece]
+    person: list[Piece] | None
+    """None: there is no other text."""
+
+
+def _read_changes(queue: ReviewQueue, items: Sequence[Item]) -> dict[str, _ShownChange]:
+    """Read and cut what the items of one page say, by row id."""
+    rows = queue.read_changes(items)
+    cut = _excerpt_texts if queue.reviewed.contract is None else _excerpt_label
+    return {item.row_id: cut(item, rows[item.row_id]) for item in items if item.row_id in rows}
+
+
+def _excerpt_texts(item: Item, row: Mapping[str, Any]) -> _ShownChange:
+    model, person, marks, _ = _mark_texts(item, row)
+    return _ShownChange(
+        cut_excerpt(model, marks["model"], LONGEST_EXCERPT),
+        None if person is None else cut_excerpt(person, marks["person"], LONGEST_EXCERPT),
+    )
+
+
+def _excerpt_label(_: Item, row: Mapping[str, Any]) -> _ShownChange:
+    return _ShownChange(
+        [Piece(f"score {row['score']:.3f}")],
+        [Piece(f"{row['label']}, by {row['labeling_source'] or 'unknown'}")],
+    )
+
+
+@dataclass(frozen=True)
 class _ShownTexts:
     """The texts of one item, cut into pieces for the template."""
 
@@ -533,7 +613,8 @@ class _ShownTexts:
     """Of texts too long to show."""
 
 
-def _cut_texts(item: Item, row: Mapping[str, Any]) -> _ShownTexts:
+def _mark_texts(item: Item, row: Mapping[str, Any]) -> tuple[str, str | None, dict[str, list[Mark]], bool]:
+    """Mark changes and findings; return both texts, the marks by text, and whether the texts were compared."""
     model: str = row["output"]
     person: str | None = row["final_text"] if row["final_text"] not in (None, model) else None
     diff = None if person is None else compare_words(model, person)
@@ -547,19 +628,27 @@ def _cut_texts(item: Item, row: Mapping[str, Any]) -> _ShownTexts:
             found[place].append(
                 Mark(finding["start"], finding["end"], "evidence", f"{finding['check']} ({finding['category']})")
             )
+    return model, person, found, diff is not None
+
+
+def _cut_texts(item: Item, row: Mapping[str, Any]) -> _ShownTexts:
+    model, person, found, is_compared = _mark_texts(item, row)
     texts = [row["readable_prompt"], model, person or ""]
     return _ShownTexts(
         prompt=cut_pieces(row["readable_prompt"], found["prompt"], LONGEST_SHOWN),
         model=cut_pieces(model, found["model"], LONGEST_SHOWN),
         person=None if person is None else cut_pieces(person, found["person"], LONGEST_SHOWN),
         answer=remove_unseen(person if person is not None else model),
-        is_compared=diff is not None,
+        is_compared=is_compared,
         hidden_characters=sum(max(0, len(text) - LONGEST_SHOWN) for text in texts),
     )
 
 
 def _choose_target(given: str) -> str:
-    """Choose the page after signing in: a page of the wheel, or the queue; never an address that was sent to us."""
+    """Choose the page after signing in: a page of the wheel, or the queue.
+
+    An address that leads elsewhere is never followed.
+    """
     return given if _WHEEL_PAGE.fullmatch(given) else "/review"
 
 

@@ -11,7 +11,7 @@ revision of it says something else, and when a correction of the output is there
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -32,7 +32,15 @@ from flywheel_assets.lake.tables.specs import (
 )
 from flywheel_assets.lake.whatif.trace import Traced
 from flywheel_assets.records import CURATION_STAGE, REVIEWER_SOURCE, Reason, Signal
-from flywheel_assets.review.decisions import CORRECTABLE, Decision, DecisionIndex, read_decision, read_labels
+from flywheel_assets.review.decisions import (
+    CORRECTABLE,
+    Decision,
+    DecisionIndex,
+    Verb,
+    find_standing,
+    read_decision,
+    read_labels,
+)
 
 THUMBS_DOWN = "thumbs_down"
 """A reason besides the reason codes: a user said no and did not say what would have been right."""
@@ -144,10 +152,10 @@ class ReviewQueue:
         """List the undecided rows, in order."""
         with self._lock:
             self._refresh()
-            decided = [*self._materialized, *self.index.read_decisions()]
+            standing = find_standing([*self._materialized, *self.index.read_decisions()])
             items = self._items
-        rows = {decision.row_id for decision in decided}
-        predictions = {decision.prediction_id for decision in decided}
+        rows = set(standing)
+        predictions = {decision.prediction_id for decision in standing.values()}
         found = [
             item
             for item in items
@@ -164,8 +172,17 @@ class ReviewQueue:
         """List all decisions, the newest first, materialized or not."""
         with self._lock:
             self._refresh()
-            known = {(d.row_id, d.verb, d.by, d.at): d for d in [*self._materialized, *self.index.read_decisions()]}
-        return sorted(known.values(), key=lambda decision: decision.at, reverse=True)
+            known = dict.fromkeys([*self._materialized, *self.index.read_decisions()])
+        return sorted(known, key=lambda each: (each.at, each.earlier_undone, each.verb is Verb.UNDO), reverse=True)
+
+    def find_undoable(self) -> dict[str, Decision]:
+        """Find the decisions that stand and can be taken back, by the id of their event."""
+        standing = find_standing(self.list_decided()).values()
+        return {decision.event_id: decision for decision in standing if decision.event_id is not None}
+
+    def count_undone(self, row_id: str) -> int:
+        """Count the decisions about a row that were undone."""
+        return sum(each.verb is Verb.UNDO and each.row_id == row_id for each in self.list_decided())
 
     def read_row(self, item: Item) -> dict[str, Any] | None:
         """Read the joined row of an item, with `readable_prompt`; None where its day was replaced since."""
@@ -178,6 +195,26 @@ class ReviewQueue:
             prompts = make_prompts_readable(pa.array([row["prompt"]]), pa.array([row["prompt_format"]]))
             row["readable_prompt"] = prompts[0].as_py()
         return row
+
+    def read_changes(self, items: Sequence[Item]) -> dict[str, dict[str, Any]]:
+        """Read the texts of some items' rows, or their score and label, by row id.
+
+        It is one statement for all of them, over their days only. A row that is gone is absent.
+        """
+        if not items:
+            return {}
+        said = ["output", "final_text"] if self.reviewed.contract is None else ["score", "label", "labeling_source"]
+        where = f"feedback_event_id IN ({_write_in(tuple(item.row_id for item in items))})"
+        columns = ["feedback_event_id", "completed_date", *said]
+        found = self.reviewed.lake.read(
+            self.reviewed.tables.joined, sorted({item.day for item in items}), columns, where=where
+        )
+        days = {item.row_id: item.day for item in items}
+        return {
+            row["feedback_event_id"]: row
+            for row in found.to_pylist()
+            if row["completed_date"] == days[row["feedback_event_id"]]
+        }
 
     def read_labels(self, prediction_id: str) -> list[dict[str, Any]]:
         """Read all labels about one prediction so far, the oldest first."""
@@ -264,7 +301,9 @@ _APPROVING_RATING = 0.8
 # One row per statement, the newest revision; no statement of a reviewer.
 _COMPLAINTS = f"""
 WITH corrected AS (
-    SELECT prediction_id FROM joined WHERE {_CORRECTS}
+    SELECT prediction_id FROM joined WHERE ({_CORRECTS})
+    -- A reviewer's correction that was undone is none.
+    AND coalesce(statement_id, feedback_event_id) NOT IN (SELECT retracts FROM joined WHERE retracts IS NOT NULL)
 ),
 said AS (
     SELECT * EXCLUDE (final_text, output), coalesce(statement_id, feedback_event_id) AS statement,

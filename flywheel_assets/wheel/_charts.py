@@ -1,6 +1,6 @@
 """Lays out the charts: shapes only, in a box that is stretched to the page's width. The templates draw them.
 
-Fate is told by fill and pattern and lines by their dashes, so that a chart is read in grey, too. Words stay outside of
+Fill and pattern show a row's fate, dashes tell lines apart, so that a chart is read in grey, too. Words stay outside of
 the box, where they keep their size on a narrow screen, and every chart has its numbers in a table.
 """
 

@@ -210,7 +210,8 @@ class WheelReader:
             closable = (now - CLOSING_DELAY - _DAILY_RUN).date() - timedelta(days=1)
             accounts = read_accounts(lake, tables, today, closable)
             models = read_models(lake, self._versions, tables.gold, self.application.rollout)
-            trend = read_trend(lake, tables, accounts.periods)
+            days = accounts.days.closed + accounts.days.open
+            trend = read_trend(lake, tables, accounts.periods, days)
             storage = _read_storage(lake)
             breaches = None if tables.is_text else read_breaches(lake)
             if lake.has_table(tables.gold):

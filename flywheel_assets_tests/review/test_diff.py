@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flywheel_assets.review import _diff as words
-from flywheel_assets.review._diff import Mark, Piece, compare_words, cut_pieces, remove_unseen
+from flywheel_assets.review._diff import Mark, Piece, compare_words, cut_excerpt, cut_pieces, remove_unseen
 
 
 def marked(text: str, marks: list[Mark]) -> list[str]:
@@ -82,3 +82,23 @@ def test_every_character_is_shown_once(text: str, spans: list[tuple[int, int]]) 
     found = cut_pieces(text, [Mark(start, end, "evidence") for start, end in spans], 80)
     rebuilt = "".join(chr(int(piece.text[2:], 16)) if "unseen" in piece.names else piece.text for piece in found)
     assert rebuilt == text
+
+
+def test_an_excerpt_shows_the_first_finding_else_the_first_change_on_one_line() -> None:
+    text = "same " * 40 + "old words\nthen " + "same " * 40 + "idiot " + "same " * 40
+    changed = Mark(200, 203, "changed")
+    pieces = cut_excerpt(text, [changed], 40)
+    assert [piece.text for piece in pieces if piece.names] == ["old"]
+    assert pieces[0].text == pieces[-1].text == "…"
+    assert "\n" not in "".join(piece.text for piece in pieces)
+    assert len("".join(piece.text for piece in pieces)) == 42
+    at = text.index("idiot")
+    pieces = cut_excerpt(text, [changed, Mark(at, at + 5, "evidence", "toxicity")], 40)
+    assert [(piece.text, piece.title) for piece in pieces if piece.names] == [("idiot", "toxicity")]
+
+
+def test_an_excerpt_of_a_short_text_is_all_of_it() -> None:
+    assert [piece.text for piece in cut_excerpt("short", [], 40)] == ["short"]
+    assert cut_excerpt("", [], 40) == []
+    whole = cut_excerpt("a\u202eb", [], 40)
+    assert [piece.text for piece in whole] == ["a", "U+202E", "b"]

@@ -1,6 +1,7 @@
 """The pages over HTTP: decisions become events, and nobody decides who may not."""
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,11 @@ import pytest
 from flywheel_assets.capture.auth.access import Access
 from flywheel_assets.capture.auth.keys import KeyRequest, KeyStore, Scope, create_key, revoke_key
 from flywheel_assets.capture.service import RunningCapture
+from flywheel_assets.curation.texts.resolution import ResolutionRules
+from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, CURATED_DPO_PAIRS, GROUND_TRUTH, JOINED_FEEDBACK
+from flywheel_assets.lake.versions.pair_versions import count_pairs_to_cut
 from flywheel_assets.review.decisions import Decision, Verb, build_event, read_decision
 from flywheel_assets.review.queue import Reviewed
 from flywheel_assets_tests.builders import (
@@ -27,6 +31,7 @@ from flywheel_assets_tests.builders import (
     make_prediction,
     make_score,
 )
+from flywheel_assets_tests.capture.samples import landed
 from flywheel_assets_tests.lake.labelled import CONTRACT, mine
 from flywheel_assets_tests.lake.workbench import Workbench
 from flywheel_assets_tests.prepared import PreparedFolder
@@ -98,6 +103,75 @@ def test_decisions_walk_as_ordinary_events_and_overrule_the_gate(filled: Workben
     assert by["vandal"].verb == "reject"
     assert [item.row_id for item in queue_of(filled).list_waiting(DAY)] == ["toxic"]
     assert "Ann" in ann.get("/review/decisions/assistant").text
+
+
+def undo(reviewer: Reviewer, verb: str) -> httpx.Response:
+    """Press the first button that takes such a decision back."""
+    page = reviewer.get("/review/decisions/assistant").text
+    found = re.search(rf'name="undo" value="([^"]+)" aria-label="undo {verb} ', page)
+    assert found is not None, "there is no such button"
+    return reviewer.http.post("/review/decisions/assistant", data={"token": reviewer.token, "undo": found[1]})
+
+
+def test_a_decision_is_undone_and_made_again_and_all_three_are_audited(
+    filled: Workbench, capture: RunningCapture
+) -> None:
+    """One mistyped key put an insult into gold with the highest trust, and nothing took it out again."""
+    ann = Reviewer(capture.url)
+    ann.decide("toxic", "accept")
+    assert "toxic" not in ann.get(QUEUE).text.split("<table")[1]
+    assert undo(ann, "accept").status_code == 303
+    page = ann.get("/review/decisions/assistant").text
+    assert "Undone: accept, toxic language. The row waits again." in page
+    assert 'name="undo"' not in page
+    assert ann.get(QUEUE).text.count("data-row") == 4
+
+    # The same decision again is another event; and then the opposite one.
+    ann.decide("toxic", "accept")
+    undo(ann, "accept")
+    ann.decide("toxic", "reject")
+    assert ann.get(QUEUE).text.count("data-row") == 3
+    capture.seal()
+    events = [row for row in landed(filled.root / "landing", "feedback") if row["source"] == "reviewer"]
+    assert [row["signal"] for row in events].count("edit") == 2
+    retracted = {row["retracts"] for row in events if row["signal"] == "retract"}
+    assert retracted == {row["event_id"] for row in events if row["signal"] == "edit"}
+    assert len({row["event_id"] for row in events}) == 5
+
+    materialize_tomorrow(filled)
+    closed = ledger.read_closed_accounts(filled.lake, CURATED_DPO_PAIRS.name)
+    assert count_pairs_to_cut(filled.lake, ResolutionRules(holdout_share=0.0), closed).train == 0
+    assert [item.row_id for item in queue_of(filled).list_waiting(DAY) if item.row_id == "toxic"] == []
+    assert [each.verb for each in queue_of(filled).list_decided()] == ["reject", "undo", "accept", "undo", "accept"]
+
+
+def test_an_undone_answer_lets_the_complaint_wait_again(filled: Workbench, capture: RunningCapture) -> None:
+    ann = Reviewer(capture.url)
+    ann.decide("thumb", "write", text="Call store.read('x', default=0): it never returns None.")
+    undo(ann, "write")
+    capture.seal()
+    materialize_tomorrow(filled)
+    assert "thumb" in [item.row_id for item in queue_of(filled).list_waiting(DAY)]
+
+
+def test_a_decision_is_undone_once_and_by_a_form_of_ours_only(capture: RunningCapture) -> None:
+    ann, bob = Reviewer(capture.url), Reviewer(capture.url, "Bob")
+    ann.decide("toxic", "reject")
+    page = bob.get("/review/decisions/assistant").text
+    event = page.split('name="undo" value="')[1].split('"')[0]
+    assert bob.http.post("/review/decisions/assistant", data={"token": "wrong", "undo": event}).status_code == 403
+    bob.http.post("/review/decisions/assistant", data={"token": bob.token, "undo": event})
+    ann.http.post("/review/decisions/assistant", data={"token": ann.token, "undo": event})
+    assert "That decision does not stand any more." in ann.get("/review/decisions/assistant").text
+    assert ann.decide("toxic", "undo").status_code == 400
+
+
+def test_a_row_of_the_queue_shows_the_change_itself(capture: RunningCapture) -> None:
+    """Nine lines of a queue were alike, so that accepting them together was blind."""
+    page = Reviewer(capture.url).get(QUEUE).text
+    assert re.search(r'<span class="[^"]*evidence[^"]*" title="[^"]+">[^<]*idiot', page)
+    assert REWRITTEN.split()[0] in page
+    assert page.count('class="before"') == page.count("<tr data-row>") == 4
 
 
 def test_a_second_reviewer_who_is_late_hears_so(filled: Workbench, capture: RunningCapture) -> None:
