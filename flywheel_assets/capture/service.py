@@ -45,8 +45,9 @@ from flywheel_assets.capture.endpoints import (
     CaptureLimits,
     EventLog,
 )
+from flywheel_assets.capture.http.admission import Admission
 from flywheel_assets.capture.http.answers import RefusedError, answer_http_error, answer_refusal
-from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
+from flywheel_assets.capture.http.bodies import BodyReader
 from flywheel_assets.capture.http.connection import BoundedConnection
 from flywheel_assets.capture.intake import Intake, Receiver
 from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
@@ -93,8 +94,10 @@ def create_app(
     limits = limits or CaptureLimits()
     access = access or Access(clock=clock)
     telemetry = telemetry or Telemetry()
-    budget = MemoryBudget(limits.in_progress_bytes)
-    telemetry.watch("in_progress_bytes", "Bytes of bodies of requests in progress.", lambda: budget.held_bytes)
+    admission = Admission(limits.in_progress_bytes, BodyReader(limits.request_bytes))
+    telemetry.watch(
+        "in_progress_bytes", "Bytes of bodies of requests in progress.", lambda: admission.budget.held_bytes
+    )
     # One thread: decoding holds the interpreter's lock, so that a second one would only take turns with it.
     decoder = ThreadPoolExecutor(1, thread_name_prefix="decoder")
     intake = Intake(
@@ -104,8 +107,7 @@ def create_app(
         clock=clock,
         access=access,
         telemetry=telemetry,
-        budget=budget,
-        reader=BodyReader(limits.request_bytes),
+        admission=admission,
         decoder=decoder,
     )
     operations = Operations.build(event_log, telemetry, access, ENDPOINTS, list(applications))
