@@ -87,7 +87,7 @@ def _add_msgspec_routes(app: Any, event_log: Any) -> None:
     from fastapi import Request, Response
 
     from flywheel_assets.capture.events.texts import DecodedEvent, Reception, decode_cloud_event
-    from flywheel_assets.capture.http.bodies import split_array
+    from flywheel_assets.capture.http.framing import split_array
 
     async def acknowledge(application: str, events: list[DecodedEvent]) -> Response:
         await event_log.append(application, [row for event in events for row in event.rows])
@@ -103,7 +103,7 @@ def _add_msgspec_routes(app: Any, event_log: Any) -> None:
     @app.post("/v1/{application}/batch")
     async def many(application: str, request: Request) -> Response:
         reception = Reception(application, datetime.now(UTC))
-        elements = split_array(await request.body())
+        elements = split_array(await request.body(), 10_000)
         return await acknowledge(application, [decode_cloud_event(element, reception) for element in elements])
 
 

@@ -184,15 +184,15 @@ class Intake:
         except RefusedError as refusal:
             if refusal.reason is Refusal.UNAUTHORIZED:
                 address = read_address(request)
-                self.admission.check_address(address)
-                self.admission.charge_address(address, 1)
+                self.admission.check_address(Standing.STRANGER, address)
+                self.admission.charge_address(Standing.STRANGER, address, 1)
             raise
 
     def open_share(self, request: Request, caller: Caller) -> tuple[Standing, Share]:
         """Return what is known of a sender, and the share of the memory that it may fill.
 
         Raises:
-            RefusedError: 429 for a stranger whose address has cost too much.
+            RefusedError: 429 for a page or a stranger whose address has cost too much.
         """
         if caller.signed is not None:
             standing, holder = Standing.STRANGER, read_address(request)
@@ -217,14 +217,20 @@ class Intake:
         if refusal.reason in _CHARGED:
             cost = max(cost, share.body_bytes // _BYTES_OF_ONE_EVENT)
         if caller.key_id is None and caller.signed is not None:
-            self.admission.charge_address(share.holder, cost)
-        else:
-            self.access.charge(caller, cost)
+            self.admission.charge_address(Standing.STRANGER, share.holder, cost)
+        self._charge(caller, share, cost)
 
     def charge_cost(self, caller: Caller, share: Share, charged: int) -> None:
         """Charge its key for bytes and CPU time of a body that was taken, as far as its events have not paid for it."""
+        if caller.is_page:
+            self.admission.charge_address(Standing.PAGE, share.holder, charged)
         if share.cost > charged:
-            self.access.charge(caller, share.cost - charged)
+            self._charge(caller, share, share.cost - charged)
+
+    def _charge(self, caller: Caller, share: Share, cost: int) -> None:
+        self.access.charge(caller, cost)
+        if caller.is_page:
+            self.admission.charge_address(Standing.PAGE, share.holder, cost)
 
     def check_application(self, name: str) -> None:
         """Check that this service takes events of an application.

@@ -22,9 +22,11 @@ from flywheel_assets.capture.http.answers import Refusal, RefusedError
 from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget, Part, Share
 
 STRANGER_TIMEOUT_S = 15.0
-_PER_S = 50.0
-_BURST = 500.0
-"""Refused requests of one address, each of at most 16 KiB: 50 a second, and 500 at once."""
+STRANGER_REQUESTS_PER_S = 50.0
+"""Refused requests of one address, each of at most 16 KiB."""
+PAGE_EVENTS_PER_S = 500.0
+"""Events of one address by keys of browsers: the rate of such a key, 2,000, is for all who visit its pages."""
+_BURST_S = 10.0
 _MOST_ADDRESSES = 10_000
 _IPV6_NETWORK_BITS = 64  # one customer has at least as many addresses
 
@@ -64,9 +66,12 @@ class Admission:
             Standing.PAGE: reader.limit_to(limit_bytes // 16),
             Standing.STRANGER: reader.limit_to(limit_bytes // 32, STRANGER_TIMEOUT_S),
         }
-        self._monotonic = monotonic
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """What each address may still cost, and when that was counted."""
+        self._rates = {
+            Standing.PAGE: AddressRates(PAGE_EVENTS_PER_S, "events by a browser's key", monotonic),
+            Standing.STRANGER: AddressRates(
+                STRANGER_REQUESTS_PER_S, "requests without a valid key or signature", monotonic
+            ),
+        }
 
     def find_reader(self, standing: Standing) -> BodyReader:
         """Return the reader of the bodies that such a sender may bring."""
@@ -80,26 +85,47 @@ class Admission:
             holder: the id of the key of a server; of every other sender the address, as `read_address` returns it.
 
         Raises:
-            RefusedError: 429, a stranger of an address that has cost too much. Entering the share raises 503 where
-                there is no room.
+            RefusedError: 429, a page or a stranger of an address that has cost too much. Entering the share raises
+                503 where there is no room.
         """
-        if standing is Standing.STRANGER:
-            self.check_address(holder)
+        rates = self._rates.get(standing)
+        if rates is not None:
+            rates.check(holder)
         return self.budget.open_share(self._parts[standing], holder)
 
-    def check_address(self, address: str) -> None:
-        """Raise `RefusedError` (429) where requests without a valid key from this address have cost too much."""
+    def check_address(self, standing: Standing, address: str) -> None:
+        """Raise `RefusedError` (429) where such senders from this address have cost too much; keys have their own."""
+        self._rates[standing].check(address)
+
+    def charge_address(self, standing: Standing, address: str, cost: int) -> None:
+        """Count what a request of such a sender cost, in events."""
+        self._rates[standing].charge(address, cost)
+
+
+class AddressRates:
+    """Limits what each address costs by a token bucket; the one unseen for longest is forgotten."""
+
+    def __init__(self, per_s: float, sent: str, monotonic: Callable[[], float]) -> None:
+        """Allow so much a second, and ten seconds of it at once; `sent` says what was too many."""
+        self._per_s = per_s
+        self._burst = per_s * _BURST_S
+        self._sent = sent
+        self._monotonic = monotonic
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """What each address may still cost, and when that was counted."""
+
+    def check(self, address: str) -> None:
+        """Raise `RefusedError` (429) where an address has used up its rate."""
         left, _ = self._count(address)
         if left <= 0:
             raise RefusedError(
                 Refusal.RATE_LIMITED,
-                f"this address has sent too many requests that no valid key or signature came with; valid: {_PER_S:g} "
-                "a second; see Retry-After",
-                retry_after_s=(1 - left) / _PER_S,
+                f"this address has sent too many {self._sent}; valid: {self._per_s:g} a second; see Retry-After",
+                retry_after_s=(1 - left) / self._per_s,
             )
 
-    def charge_address(self, address: str, cost: int) -> None:
-        """Count what a refused request of a stranger cost; the longest unseen address is forgotten."""
+    def charge(self, address: str, cost: int) -> None:
+        """Count a cost."""
         left, now = self._count(address)
         self._left[address] = left - cost, now
         self._left.move_to_end(address)
@@ -108,8 +134,8 @@ class Admission:
 
     def _count(self, address: str) -> tuple[float, float]:
         now = self._monotonic()
-        left, counted_at = self._left.get(address, (_BURST, now))
-        return min(_BURST, left + (now - counted_at) * _PER_S), now
+        left, counted_at = self._left.get(address, (self._burst, now))
+        return min(self._burst, left + (now - counted_at) * self._per_s), now
 
 
 def read_address(request: Request) -> str:
