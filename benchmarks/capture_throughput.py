@@ -4,6 +4,7 @@ Claim: at least 2 × the single events and 2.5 × the batched events of FastAPI 
 leave its memory where it was.
 Data: predictions of 1.1 KB as CloudEvents, each with an id of its own; one event, or 100, per request.
 Command: python -m benchmarks.capture_throughput [--rounds 10] [--seconds 1] [--million]   (needs the extra `bench`)
+    python -m benchmarks.capture_throughput --against CHECKOUT   (before and after a change, in the same minutes)
 
 Peers, in the same run and on the same event log (group commit, fdatasync, then 202), each on one uvicorn worker pinned
 to the same core, the load on another: FastAPI with pydantic bodies, and FastAPI with the raw body and msgspec. Capture
@@ -32,6 +33,7 @@ from typing import Any
 import uvloop
 
 SERVICES = ("capture", "fastapi_msgspec", "fastapi_pydantic")
+EARLIER = "earlier"
 CONNECTIONS = 32
 TEXT = "Read the first ten rows of the orders table and tell me which customer bought most. "
 EVENT = json.dumps(
@@ -87,7 +89,7 @@ def _add_msgspec_routes(app: Any, event_log: Any) -> None:
     from fastapi import Request, Response
 
     from flywheel_assets.capture.events.texts import DecodedEvent, Reception, decode_cloud_event
-    from flywheel_assets.capture.http.bodies import split_array
+    from flywheel_assets.capture.http.framing import split_array
 
     async def acknowledge(application: str, events: list[DecodedEvent]) -> Response:
         await event_log.append(application, [row for event in events for row in event.rows])
@@ -103,7 +105,7 @@ def _add_msgspec_routes(app: Any, event_log: Any) -> None:
     @app.post("/v1/{application}/batch")
     async def many(application: str, request: Request) -> Response:
         reception = Reception(application, datetime.now(UTC))
-        elements = split_array(await request.body())
+        elements = split_array(await request.body(), 10_000)
         return await acknowledge(application, [decode_cloud_event(element, reception) for element in elements])
 
 
@@ -203,16 +205,20 @@ class Server:
 
 
 @contextmanager
-def running(names: Sequence[str], folder: Path) -> Iterator[list[Server]]:
-    """The services, each pinned to the first core and on a folder of its own."""
+def running(names: Sequence[str], folder: Path, against: Path | None = None) -> Iterator[list[Server]]:
+    """The services, each on a folder of its own; `EARLIER` is capture as another checkout has it."""
     servers: list[Server] = []
     try:
         for name in names:
             home = folder / name
             home.mkdir()
-            key = _created_key(home) if name == "capture" else None
+            key = _created_key(home) if name in ("capture", EARLIER) else None
+            tree = against if name == EARLIER else Path.cwd()
+            served = "capture" if name == EARLIER else name
             process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.capture_throughput", "--serve", name, "--home", str(home)],
+                [sys.executable, "-m", "benchmarks.capture_throughput", "--serve", served, "--home", str(home)],
+                cwd=tree,
+                env=os.environ | {"PYTHONPATH": str(tree)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
@@ -247,7 +253,7 @@ class Requests:
     _head: str = field(init=False)
 
     def __post_init__(self) -> None:
-        path = "events" if self.events_per_request == 1 or self.server.name == "capture" else "batch"
+        path = "events" if self.events_per_request == 1 or self.server.name in ("capture", EARLIER) else "batch"
         key = f"Authorization: Bearer {self.server.key}\r\n" if self.server.key else ""
         self._head = (
             f"POST /v1/assistant/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{key}"
@@ -448,6 +454,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--million", action="store_true", help="also the million events: about 1.2 GB on disk")
+    parser.add_argument(
+        "--against", type=Path, help="a checkout of an earlier commit: compare with its capture, not with the peers"
+    )
     chosen = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     if chosen.serve:
@@ -457,13 +466,16 @@ def main() -> None:
         else:
             serve_fastapi(chosen.home, with_pydantic=chosen.serve == "fastapi_pydantic")
         return
-    with tempfile.TemporaryDirectory() as folder, running(SERVICES, Path(folder)) as servers:
+    names = SERVICES if chosen.against is None else ("capture", EARLIER)
+    with tempfile.TemporaryDirectory() as folder, running(names, Path(folder), chosen.against) as servers:
         os.sched_setaffinity(0, {cores[-1]})
         print(
             f"{len(cores)} cores, load average {os.getloadavg()[0]:.1f} of other work, {len(''.join(EVENT))} B events"
         )
-        for events_per_request in (1, 100):
+        for events_per_request in (1, 100) if chosen.against is None else (1, 100, 1_000):
             compare(servers, events_per_request, chosen.rounds, chosen.seconds)
+        if chosen.against is not None:
+            return
         latencies(servers, 1, 200, 5.0, 2)
         latencies(servers, 100, 20, 5.0, 2)
         if chosen.million:

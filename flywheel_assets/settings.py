@@ -104,6 +104,15 @@ class Settings(BaseSettings):
     capture_events_per_s: float = Field(
         2_000, gt=0, description="Rate limit of a key that has none of its own, in events per second and process."
     )
+    capture_trusted_proxies: str = Field(
+        "127.0.0.1,::1",
+        description="Addresses and networks of proxies before capture, separated by commas: it believes their "
+        "X-Forwarded-For and X-Forwarded-Proto, and bounds no connections of one of them.",
+    )
+
+    def list_trusted_proxies(self) -> tuple[str, ...]:
+        """List the addresses and networks of proxies before capture."""
+        return tuple(each.strip() for each in self.capture_trusted_proxies.split(",") if each.strip())
 
     dagster_url: str | None = Field(
         None, description="Address of Dagster's UI, for links on the page of the wheel. `flywheel dev` sets it."

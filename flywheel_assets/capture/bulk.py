@@ -34,7 +34,7 @@ from flywheel_assets.capture.http.bodies import Share
 from flywheel_assets.capture.importing.files import ImportPlan, import_files
 from flywheel_assets.capture.importing.report import ImportReport
 from flywheel_assets.capture.importing.sinks import RowSink
-from flywheel_assets.capture.intake import DECODED_INLINE_BYTES, Intake
+from flywheel_assets.capture.intake import Intake
 from flywheel_assets.capture.log.history import HistoryLog, Published
 from flywheel_assets.errors import FlywheelError, UnknownNameError
 from flywheel_assets.formats.catalog import AUTO
@@ -46,7 +46,6 @@ log = logging.getLogger(__name__)
 _ROWS_AT_ONCE = 8
 _ROWS_OF_BODY = 3
 """Landed rows may have this many times the bytes that a body may have: an edit becomes two rows."""
-_BYTES_OF_ONE_RECORD = 64 * 2**10
 _TRUTH = {"true": True, "1": True, "false": False, "0": False, "": False}
 
 
@@ -75,19 +74,21 @@ class RecordsReceiver:
         application: str = request.path_params["application"]
 
         async def take_records() -> Response:
-            with intake.budget.open_share() as share:
-                is_history = _read_truth(request, "history")
-                caller = intake.access.admit(request, application, Scope.IMPORT if is_history else Scope.WRITE)
-                intake.check_application(application)
-                if caller.is_page:
-                    raise RefusedError(
-                        Refusal.FORBIDDEN, "records come from servers; a web page sends /edits or /events"
-                    )
-                _check_type(request)
+            is_history = _read_truth(request, "history")
+            caller = intake.admit(request, Scope.IMPORT if is_history else Scope.WRITE)
+            standing, share = intake.open_share(request, caller)
+            with share:
                 try:
-                    body = await intake.reader.read(request, share)
+                    intake.check_application(application)
+                    if caller.is_page:
+                        raise RefusedError(
+                            Refusal.FORBIDDEN, "records come from servers; a web page sends /edits or /events"
+                        )
+                    _check_type(request)
+                    reader = intake.admission.find_reader(standing)
+                    body = await reader.read(request, share)
                     caller = intake.access.verify_body(caller, body)
-                    return await self._take(request, caller, await intake.reader.unpack(body, share), is_history, share)
+                    return await self._take(request, caller, await reader.unpack(body, share), is_history, share)
                 except RefusedError as refusal:
                     intake.charge_refused(caller, refusal, share)
                     raise
@@ -113,16 +114,13 @@ class RecordsReceiver:
         else:
             rows = _HeldRows(_ROWS_OF_BODY * intake.limits.request_bytes)
             read = partial(self._read, body, plan, rows)
-            if len(body) <= DECODED_INLINE_BYTES:
-                report = read()
-            else:
-                report = await asyncio.get_running_loop().run_in_executor(intake.decoder, read)
+            report = await intake.decode_measured(read, len(body), share)
             if rows.rows and not intake.access.is_repeat(caller):
                 await intake.make_durable(caller, rows.rows)
         intake.telemetry.note_received(caller.application, report.records, len(body))
         intake.telemetry.note_refused_events(report.refused)
         intake.telemetry.note_accepted(caller.application, sum(report.events.values()), 0, 0)
-        intake.access.charge(caller, max(report.records, share.body_bytes // _BYTES_OF_ONE_RECORD))
+        intake.access.charge(caller, max(report.records, share.cost))
         status = 400 if report.refused and not report.accepted else 202
         return build_json_response(status, _build_answer(report, caller.application, published))
 

@@ -17,7 +17,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from shlex import quote
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -44,6 +46,7 @@ from flywheel_assets.capture.events.texts import (
     Reception,
     land_retraction,
 )
+from flywheel_assets.capture.http.admission import Admission, Standing, read_address
 from flywheel_assets.capture.http.answers import (
     Answer,
     EventResult,
@@ -53,12 +56,12 @@ from flywheel_assets.capture.http.answers import (
     build_json_response,
 )
 from flywheel_assets.capture.http.binary_mode import build_structured_event
-from flywheel_assets.capture.http.bodies import (
-    BodyReader,
+from flywheel_assets.capture.http.bodies import Share
+from flywheel_assets.capture.http.framing import (
     FramingError,
-    MemoryBudget,
-    Share,
     TooManyElementsError,
+    check_array_start,
+    check_lines_start,
     split_array,
     split_lines,
     starts_with_array,
@@ -68,9 +71,13 @@ from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import EventLogError, InvalidEventError
 from flywheel_assets.wire import LONGEST_IDENTIFIER
 
+T = TypeVar("T")
+
 _LINES_TYPES = dict.fromkeys(("application/jsonl", "application/x-jsonlines", "application/jsonlines"), LINES_TYPE)
 _CHARGED = (Refusal.MALFORMED_BODY, Refusal.TOO_LARGE, Refusal.TIMEOUT, Refusal.DISCONNECTED)
+_OURS = (Refusal.OVERLOADED, Refusal.NOT_DURABLE)
 _BYTES_OF_ONE_EVENT = 2**10
+_MEASURED_FROM_BYTES = 16 * 2**10  # what is smaller costs less CPU time than one event is charged for
 DECODED_INLINE_BYTES = 256 * 2**10  # about 2 ms of decoding; a longer one would hold up every other request
 
 
@@ -95,8 +102,7 @@ class Intake:
     clock: Clock
     access: Access
     telemetry: Telemetry
-    budget: MemoryBudget
-    reader: BodyReader
+    admission: Admission
     decoder: Executor
     recent: RecentEvents = field(default_factory=RecentEvents)
 
@@ -109,19 +115,22 @@ class Intake:
         application: str = request.path_params["application"]
 
         async def take_events() -> Response:
-            with self.budget.open_share() as share:
-                caller = self.access.admit(request, application, Scope.WRITE)
-                self.check_application(application)
-                media_type = read_media_type(request, endpoint.content_types)
+            caller = self.admit(request, Scope.WRITE)
+            standing, share = self.open_share(request, caller)
+            with share:
                 try:
-                    body = await self.reader.read(request, share)
+                    self.check_application(application)
+                    media_type = read_media_type(request, endpoint.content_types)
+                    check = partial(self._check_start, media_type, share)
+                    body = await self.admission.find_reader(standing).read(request, share, check)
                     caller = self.access.verify_body(caller, body)
                     if endpoint.is_binary_valid and "ce-specversion" in request.headers and media_type == PLAIN_TYPE:
                         body, media_type = build_structured_event(request.headers, body), ONE_TYPE
-                    decoded = await self._decode(body, media_type, caller, endpoint)
+                    decoded = await self._decode(body, media_type, caller, endpoint, share)
                 except RefusedError as refusal:
                     self.charge_refused(caller, refusal, share)
                     raise
+                self.charge_cost(caller, share, len(decoded.elements))
                 return _build_answer(await self.acknowledge(caller, decoded))
 
         return await self.answer(request, "POST", take_events, RefusedError.build_response)
@@ -131,7 +140,7 @@ class Intake:
         application: str = request.path_params["application"]
 
         async def take_back() -> Response:
-            caller = self.access.admit(request, application, Scope.WRITE)
+            caller = self.admit(request, Scope.WRITE)
             if caller.signed is not None:
                 raise RefusedError(
                     Refusal.UNAUTHORIZED,
@@ -164,14 +173,64 @@ class Intake:
             response.headers.update(cors_headers)
         return response
 
-    def charge_refused(self, caller: Caller, refusal: RefusedError, share: Share) -> None:
-        """Charge its key for a body that was refused as a whole.
+    def admit(self, request: Request, scope: Scope) -> Caller:
+        """Return the sender of a request, before its body is read; one without a valid key is counted by its address.
 
-        It pays one event for each KiB that was read or unpacked. Such bodies cost memory and the decoder's time;
-        without a charge, one key could send them without an end.
+        Raises:
+            RefusedError: 401, 403 and 429 as `Access.admit` raises them, and 429 for an address with too many of 401.
         """
+        try:
+            return self.access.admit(request, request.path_params["application"], scope)
+        except RefusedError as refusal:
+            if refusal.reason is Refusal.UNAUTHORIZED:
+                address = read_address(request)
+                self.admission.check_address(Standing.STRANGER, address)
+                self.admission.charge_address(Standing.STRANGER, address, 1)
+            raise
+
+    def open_share(self, request: Request, caller: Caller) -> tuple[Standing, Share]:
+        """Return what is known of a sender, and the share of the memory that it may fill.
+
+        Raises:
+            RefusedError: 429 for a page or a stranger whose address has cost too much.
+        """
+        if caller.signed is not None:
+            standing, holder = Standing.STRANGER, read_address(request)
+        elif caller.is_page:
+            standing, holder = Standing.PAGE, read_address(request)
+        elif caller.key_id is not None:
+            standing, holder = Standing.KEY, caller.key_id
+        else:
+            standing, holder = Standing.OPEN, ""
+        return standing, self.admission.open_share(standing, holder)
+
+    def charge_refused(self, caller: Caller, refusal: RefusedError, share: Share) -> None:
+        """Charge its key, or the address of a stranger, for a request that was refused as a whole.
+
+        A bad body costs one event for each KiB that was read or unpacked: such bodies cost memory and the decoder's
+        time, and without a charge one key could send them without an end. For what is not the sender's fault it pays
+        what was read.
+        """
+        if refusal.reason is Refusal.RATE_LIMITED:
+            return  # its debt must not grow while it waits
+        cost = max(share.cost, 0 if refusal.reason in _OURS else 1)
         if refusal.reason in _CHARGED:
-            self.access.charge(caller, max(1, share.body_bytes // _BYTES_OF_ONE_EVENT))
+            cost = max(cost, share.body_bytes // _BYTES_OF_ONE_EVENT)
+        if caller.key_id is None and caller.signed is not None:
+            self.admission.charge_address(Standing.STRANGER, share.holder, cost)
+        self._charge(caller, share, cost)
+
+    def charge_cost(self, caller: Caller, share: Share, charged: int) -> None:
+        """Charge its key for bytes and CPU time of a body that was taken, as far as its events have not paid for it."""
+        if caller.is_page:
+            self.admission.charge_address(Standing.PAGE, share.holder, charged)
+        if share.cost > charged:
+            self._charge(caller, share, share.cost - charged)
+
+    def _charge(self, caller: Caller, share: Share, cost: int) -> None:
+        self.access.charge(caller, cost)
+        if caller.is_page:
+            self.admission.charge_address(Standing.PAGE, share.holder, cost)
 
     def check_application(self, name: str) -> None:
         """Check that this service takes events of an application.
@@ -183,15 +242,42 @@ class Intake:
             known = ", ".join(sorted(self.applications))
             raise RefusedError(Refusal.UNKNOWN_APPLICATION, f"unknown application {name[:80]!r}; known: {known}")
 
-    async def _decode(self, body: bytes, media_type: str, caller: Caller, endpoint: Endpoint) -> Decoded:
+    async def _decode(self, body: bytes, media_type: str, caller: Caller, endpoint: Endpoint, share: Share) -> Decoded:
         contract = self.applications[caller.application]
         reception = Reception(caller.application, self.clock(), contract, caller.labels_as, caller.sender)
-        if len(body) <= DECODED_INLINE_BYTES:
-            decoded = self._decode_body(body, media_type, reception, endpoint)
+        decode = partial(self._decode_body, body, media_type, reception, endpoint)
+        return self._count(caller, await self.decode_measured(decode, len(body), share), len(body))
+
+    async def decode_measured(self, decode: Callable[[], T], body_bytes: int, share: Share) -> T:
+        """Decode a body, a long one in the decoder's thread, and count the CPU time of all but the shortest."""
+        if body_bytes <= _MEASURED_FROM_BYTES:
+            return decode()
+        if body_bytes <= DECODED_INLINE_BYTES:
+            return share.measure(decode)
+        return await asyncio.get_running_loop().run_in_executor(self.decoder, share.measure, decode)
+
+    async def _check_start(self, media_type: str, share: Share, start: bytearray) -> None:
+        """Refuse a body of too many elements, or too deep ones, before the rest of it is read or unpacked."""
+        if media_type == LINES_TYPE:
+            check = check_lines_start
+        elif media_type == BATCH_TYPE or (media_type == PLAIN_TYPE and starts_with_array(start)):
+            check = check_array_start
         else:
-            loop = asyncio.get_running_loop()
-            decoded = await loop.run_in_executor(self.decoder, self._decode_body, body, media_type, reception, endpoint)
-        return self._count(caller, decoded, len(body))
+            longest = self.limits.event_bytes
+            if len(start) > longest:
+                raise RefusedError(Refusal.TOO_LARGE, f"the event has more bytes than {longest}")
+            return
+        try:
+            work = partial(check, start, self.limits.batch_events)
+            await asyncio.get_running_loop().run_in_executor(self.decoder, share.measure, work)
+        except FramingError as error:
+            raise RefusedError(Refusal.MALFORMED_BODY, str(error)) from None
+        except TooManyElementsError:
+            raise self._build_too_many() from None
+
+    def _build_too_many(self) -> RefusedError:
+        most = self.limits.batch_events
+        return RefusedError(Refusal.TOO_LARGE, f"more than {most} events in one request; valid: at most {most}")
 
     def _decode_retraction(self, request: Request, source: str, caller: Caller) -> Decoded:
         client_id: str = request.path_params["feedback_id"]
@@ -270,10 +356,7 @@ class Intake:
         except FramingError as error:
             raise RefusedError(Refusal.MALFORMED_BODY, str(error)) from None
         except TooManyElementsError:
-            most = self.limits.batch_events
-            raise RefusedError(
-                Refusal.TOO_LARGE, f"more than {most} events in one request; valid: at most {most}"
-            ) from None
+            raise self._build_too_many() from None
         if not elements:
             raise RefusedError(Refusal.MALFORMED_BODY, "the request holds no event")
         return elements

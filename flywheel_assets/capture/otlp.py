@@ -11,10 +11,10 @@ The answers are those of the protocol's specification (opentelemetry.io/docs/spe
 Bodies of answers have the encoding of the request; one of a refusal is a `google.rpc.Status`.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 from starlette.requests import Request
@@ -35,7 +35,8 @@ from flywheel_assets.capture.events.traces import (
     read_protobuf_span,
 )
 from flywheel_assets.capture.http.answers import EventResult, EventStatus, Refusal, RefusedError
-from flywheel_assets.capture.intake import DECODED_INLINE_BYTES, Decoded, Intake, read_media_type
+from flywheel_assets.capture.http.bodies import Share
+from flywheel_assets.capture.intake import Decoded, Intake, read_media_type
 
 _LISTED_REASONS = 3
 
@@ -67,35 +68,34 @@ class TraceReceiver:
         is_protobuf = request.headers.get("content-type", "").partition(";")[0].strip().lower() == PROTOBUF_TYPE
 
         async def take_spans() -> Response:
-            with intake.budget.open_share() as share:
-                caller = intake.access.admit(request, application, Scope.WRITE)
-                intake.check_application(application)
-                if intake.applications[application] is not None:
-                    raise RefusedError(
-                        Refusal.MALFORMED_BODY,
-                        f"{application} is a classification application, and spans hold texts: send its predictions "
-                        f"to /v1/{application}/predictions and labels to /v1/{application}/labels",
-                    )
-                media_type = read_media_type(request, (PROTOBUF_TYPE, PLAIN_TYPE))
+            caller = intake.admit(request, Scope.WRITE)
+            standing, share = intake.open_share(request, caller)
+            with share:
                 try:
-                    body = await intake.reader.read(request, share)
+                    intake.check_application(application)
+                    if intake.applications[application] is not None:
+                        raise RefusedError(
+                            Refusal.MALFORMED_BODY,
+                            f"{application} is a classification application, and spans hold texts: send its "
+                            f"predictions to /v1/{application}/predictions and labels to /v1/{application}/labels",
+                        )
+                    media_type = read_media_type(request, (PROTOBUF_TYPE, PLAIN_TYPE))
+                    body = await intake.admission.find_reader(standing).read(request, share)
                     caller = intake.access.verify_body(caller, body)
-                    taken = await self._take(caller, body, media_type)
+                    taken = await self._take(caller, body, media_type, share)
                 except RefusedError as refusal:
                     intake.charge_refused(caller, refusal, share)
                     raise
+                intake.charge_cost(caller, share, taken.spans)
                 return _build_success(taken, is_protobuf)
 
         return await intake.answer(request, "POST", take_spans, lambda refusal: _build_refusal(refusal, is_protobuf))
 
-    async def _take(self, caller: Caller, body: bytes, media_type: str) -> DecodedSpans:
+    async def _take(self, caller: Caller, body: bytes, media_type: str, share: Share) -> DecodedSpans:
         intake = self.intake
         reception = Reception(caller.application, intake.clock(), sender=caller.sender)
-        if len(body) <= DECODED_INLINE_BYTES:
-            decoded = self._decode(body, media_type, reception)
-        else:
-            loop = asyncio.get_running_loop()
-            decoded = await loop.run_in_executor(intake.decoder, self._decode, body, media_type, reception)
+        decode = partial(self._decode, body, media_type, reception)
+        decoded = await intake.decode_measured(decode, len(body), share)
         intake.telemetry.note_received(caller.application, len(decoded.events) + len(decoded.refused), len(body))
         intake.telemetry.note_refused_events(len(decoded.refused))
         intake.access.charge(caller, decoded.spans)

@@ -45,9 +45,10 @@ from flywheel_assets.capture.endpoints import (
     CaptureLimits,
     EventLog,
 )
+from flywheel_assets.capture.http.admission import Admission
 from flywheel_assets.capture.http.answers import RefusedError, answer_http_error, answer_refusal
-from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
-from flywheel_assets.capture.http.connection import BoundedConnection
+from flywheel_assets.capture.http.bodies import BodyReader
+from flywheel_assets.capture.http.connection import BoundedConnection, Connections
 from flywheel_assets.capture.intake import Intake, Receiver
 from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
 from flywheel_assets.capture.log.shipping import ShippedLog, open_shipper
@@ -62,6 +63,7 @@ from flywheel_assets.settings import Settings
 log = logging.getLogger(__name__)
 
 _START_TIMEOUT_S = 30.0
+_LOOPBACK = ("127.0.0.1", "::1")
 
 Applications = Sequence[str] | Mapping[str, ScoreContract | None]
 Pages = Callable[[EventLog, Access], Sequence[BaseRoute]]
@@ -93,8 +95,10 @@ def create_app(
     limits = limits or CaptureLimits()
     access = access or Access(clock=clock)
     telemetry = telemetry or Telemetry()
-    budget = MemoryBudget(limits.in_progress_bytes)
-    telemetry.watch("in_progress_bytes", "Bytes of bodies of requests in progress.", lambda: budget.held_bytes)
+    admission = Admission(limits.in_progress_bytes, BodyReader(limits.request_bytes))
+    telemetry.watch(
+        "in_progress_bytes", "Bytes of bodies of requests in progress.", lambda: admission.budget.held_bytes
+    )
     # One thread: decoding holds the interpreter's lock, so that a second one would only take turns with it.
     decoder = ThreadPoolExecutor(1, thread_name_prefix="decoder")
     intake = Intake(
@@ -104,8 +108,7 @@ def create_app(
         clock=clock,
         access=access,
         telemetry=telemetry,
-        budget=budget,
-        reader=BodyReader(limits.request_bytes),
+        admission=admission,
         decoder=decoder,
     )
     operations = Operations.build(event_log, telemetry, access, ENDPOINTS, list(applications))
@@ -211,6 +214,8 @@ def serve(
             address cannot be listened on, or the queue cannot be used; or landing is on S3 and `ship_to` is missing;
             or the clock cannot be right.
     """
+    proxies = settings.list_trusted_proxies()
+    connections = _open_connections(proxies)
     steady = open_clock(settings.resolve_landing_dir(), accepts_any=settings.capture_any_clock, wall=clock)
     access = open_access(settings, steady)
     telemetry = Telemetry()
@@ -233,7 +238,17 @@ def serve(
         if on_ready is not None:
             on_ready(_build_url(listener))
         service = create_app(event_log, applications, limits, steady, access, telemetry, pages, history)
-        _build_server(service).run(sockets=[listener])
+        _build_server(service, proxies, connections).run(sockets=[listener])
+
+
+def _open_connections(proxies: Sequence[str]) -> Connections:
+    try:
+        return Connections(proxies)
+    except ValueError as error:
+        raise SettingsError(
+            f"FLYWHEEL_CAPTURE_TRUSTED_PROXIES: {error}; valid: addresses and networks with commas between them, for "
+            "instance 127.0.0.1,10.0.0.0/8, or * for every address"
+        ) from None
 
 
 def open_access(settings: Settings, clock: Clock = read_clock) -> Access:
@@ -309,7 +324,7 @@ def running_capture(
     telemetry = Telemetry()
     event_log = SegmentLog(landing_root, segment_limits, clock, telemetry)
     app = create_app(event_log, applications, limits, clock, access, telemetry, pages, history)
-    server = _build_server(app)
+    server = _build_server(app, _LOOPBACK, Connections(_LOOPBACK))
     with open_socket("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="capture", daemon=True)
         thread.start()
@@ -321,12 +336,13 @@ def running_capture(
             thread.join()
 
 
-def _build_server(app: Starlette) -> uvicorn.Server:
+def _build_server(app: Starlette, proxies: Sequence[str], connections: Connections) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app,
             loop="uvloop",
-            http=BoundedConnection,
+            http=partial(BoundedConnection, connections=connections),  # type: ignore[arg-type]
+            forwarded_allow_ips=list(proxies),
             ws="none",
             lifespan="on",
             # Access logs would cost as much as the request. The process decides where its logs go.

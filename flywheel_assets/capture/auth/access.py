@@ -143,9 +143,13 @@ class Access:
         if SIGNATURE_HEADER in request.headers and scope is Scope.WRITE:
             return self._read_signed_caller(request, application)
         key = self._find_key(request)
-        self._check_key(key, application, scope)
-        _check_origin(key, request, origin)
         self._rates.check(key.key_id, key.events_per_s or self._events_per_s)
+        try:
+            self._check_key(key, application, scope)
+            _check_origin(key, request, origin)
+        except RefusedError:
+            self._rates.charge(key.key_id, 1)
+            raise
         return Caller(
             application,
             key.key_id,

@@ -9,6 +9,6 @@ What Starlette costs too much for, each figure as a share of one single-event re
 - a wrapped `concurrent.futures.Future`, a tenth: the writer thread settles the loop's future (`log.segments`);
 - a locked `prometheus_client.Counter`, a tenth: counts are plain numbers (`operations.telemetry`).
 
-What uvicorn does not bound: size and time of the request line and headers (`connection`), and the memory of all bodies
-together (`bodies`).
+What uvicorn does not bound: size and time of the request line and headers, and the number of idle connections
+(`connection`); the memory of all bodies together (`bodies`), and what of it each kind of sender may have (`admission`).
 """

@@ -1,22 +1,19 @@
-"""Reads request bodies within bounds, and cuts them into elements.
-
-The bounds are the size of one body, inflated or not, its time, and the memory of all bodies together. Cutting judges no
-element, so that one bad element cannot spoil the others.
-"""
+"""Reads request bodies within bounds: the size of one, inflated or not, its time, and the memory of all together."""
 
 import asyncio
-import re
-import threading
+import time
 import zlib
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
-import msgspec
 import zstandard
 from starlette.requests import ClientDisconnect, Request
 
 from flywheel_assets.capture.http.answers import Refusal, RefusedError
+
+T = TypeVar("T")
 
 BODY_TIMEOUT_S = 60.0
 
@@ -27,7 +24,17 @@ _BZIP2_MAGIC = b"BZh"
 _LARGEST_WINDOW_BYTES = 8 * 2**20
 _UNPACKED_AT_ONCE_BYTES = 256  # 4 bytes of zstd may become 128 KiB: at most 8 MiB at a time
 _INFLATED_AT_ONCE_BYTES = 256 * 2**10
+_BYTES_OF_ONE_EVENT = 16 * 2**10
+_CPU_S_OF_ONE_EVENT = 200e-6
 _REQUEST_OVERHEAD_BYTES = 16 * 2**10  # the cost of a request before its first byte: connection, task, headers
+
+
+CHECKED_FROM_BYTES = 256 * 2**10
+_CHECKED_AGAIN_AT = 4
+"""A growing body is checked again when it has this many times its bytes: all checks cost a third of one of it all."""
+
+Check = Callable[[bytearray], Awaitable[None]]
+"""Judges what has come of a body while the rest arrives; raises `RefusedError`."""
 
 
 class MemoryBudget:
@@ -37,22 +44,80 @@ class MemoryBudget:
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
 
-    def open_share(self) -> "Share":
-        """Open one request's part of the budget; its `with` block gives the bytes back."""
-        return Share(self)
+    def open_share(self, part: "Part | None" = None, holder: str = "") -> "Share":
+        """Open one request's part of the budget; its `with` block gives the bytes back.
+
+        Args:
+            part: bounds what requests of this kind hold together; None: only the budget bounds them.
+            holder: the key or address that this request comes from, for the part's bound of each.
+        """
+        return Share(self, part, holder)
+
+
+class Part:
+    """Bounds what some senders hold of the budget, all of them together and each alone: the rest stays for others."""
+
+    def __init__(self, limit_bytes: int, limit_of_one_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.limit_of_one_bytes = limit_of_one_bytes
+        self.held_bytes = 0
+        self._held_by: dict[str, int] = {}
+
+    def take(self, holder: str, size_bytes: int) -> None:
+        """Count more bytes of one holder.
+
+        Raises:
+            RefusedError: it would hold too much, or all together would.
+        """
+        held_bytes = self._held_by.get(holder, 0) + size_bytes
+        if held_bytes > self.limit_of_one_bytes:
+            raise RefusedError(
+                Refusal.OVERLOADED,
+                f"the requests in progress of this key or address hold {held_bytes - size_bytes} bytes; valid: at most "
+                f"{self.limit_of_one_bytes}; try again later",
+            )
+        if self.held_bytes + size_bytes > self.limit_bytes:
+            raise RefusedError(
+                Refusal.OVERLOADED,
+                f"the requests in progress of senders of this kind hold {self.held_bytes} bytes; try again later",
+            )
+        self._held_by[holder] = held_bytes
+        self.held_bytes += size_bytes
+
+    def give_back(self, holder: str, size_bytes: int) -> None:
+        """Count bytes of one holder no longer."""
+        self.held_bytes -= size_bytes
+        left_bytes = self._held_by.get(holder, 0) - size_bytes
+        if left_bytes > 0:
+            self._held_by[holder] = left_bytes
+        else:
+            self._held_by.pop(holder, None)
 
 
 class Share:
     """Counts the bytes that one request holds. Entering it raises `RefusedError` when the budget is used up."""
 
-    def __init__(self, budget: MemoryBudget) -> None:
+    def __init__(self, budget: MemoryBudget, part: Part | None = None, holder: str = "") -> None:
         self._budget = budget
+        self._part = part
+        self.holder = holder
         self._held_bytes = 0
+        self.cpu_s = 0.0
+        """CPU time that unpacking and reading this request's body took; what costs little is not measured."""
 
     @property
     def body_bytes(self) -> int:
         """Return the bytes of the request's body that were read, packed and unpacked ones."""
         return max(0, self._held_bytes - _REQUEST_OVERHEAD_BYTES)
+
+    @property
+    def cost(self) -> int:
+        """Return for how many events the bytes and the CPU time of this body count: 16 KiB, or 200 µs, for one.
+
+        Events of a kilobyte in a batch take about 12 µs each, so that only senders of what costs much more than its
+        number of events pay by this.
+        """
+        return int(max(self.body_bytes / _BYTES_OF_ONE_EVENT, self.cpu_s / _CPU_S_OF_ONE_EVENT))
 
     def __enter__(self) -> "Share":
         self.take(_REQUEST_OVERHEAD_BYTES)
@@ -60,20 +125,32 @@ class Share:
 
     def __exit__(self, *_: object) -> None:
         self._budget.held_bytes -= self._held_bytes
+        if self._part is not None:
+            self._part.give_back(self.holder, self._held_bytes)
 
     def take(self, size_bytes: int) -> None:
         """Count more bytes of this request.
 
         Raises:
-            RefusedError: all requests together would hold too much.
+            RefusedError: all requests together would hold too much, or those of its kind, key or address.
         """
         budget = self._budget
         if budget.held_bytes + size_bytes > budget.limit_bytes:
             raise RefusedError(
                 Refusal.OVERLOADED, f"the requests in progress hold {budget.held_bytes} bytes; try again later"
             )
+        if self._part is not None:
+            self._part.take(self.holder, size_bytes)
         budget.held_bytes += size_bytes
         self._held_bytes += size_bytes
+
+    def measure(self, work: Callable[[], T]) -> T:
+        """Do work and count its CPU time, in whichever thread this is, also where it raises."""
+        began_s = time.thread_time()
+        try:
+            return work()
+        finally:
+            self.cpu_s += time.thread_time() - began_s
 
 
 @dataclass(frozen=True)
@@ -83,39 +160,48 @@ class BodyReader:
     limit_bytes: int
     timeout_s: float = BODY_TIMEOUT_S
 
-    async def read(self, request: Request, share: Share) -> bytes:
+    def limit_to(self, limit_bytes: int, timeout_s: float | None = None) -> "BodyReader":
+        """Return a reader of smaller bodies, or one that waits less long."""
+        return replace(
+            self,
+            limit_bytes=min(self.limit_bytes, limit_bytes),
+            timeout_s=self.timeout_s if timeout_s is None else min(self.timeout_s, timeout_s),
+        )
+
+    async def read(self, request: Request, share: Share, check: Check | None = None) -> bytes:
         """Read the whole body, inflated where its encoding says gzip or zstd.
+
+        Args:
+            request: whose body it is.
+            share: counts what the body holds.
+            check: judges what has come of the body at 256 KiB, and again whenever it has four times as much.
 
         Raises:
             RefusedError: it is larger than the limit, is not the gzip or zstd it claims to be, takes too long, its
-                sender went away, or the other bodies leave no room for it.
+                sender went away, the other bodies leave no room for it, or the check refuses it.
         """
         encoding = _read_encoding(request)
         # Counted while it streams: Content-Length may lie or be absent.
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and len(declared) < 20 and int(declared) > self.limit_bytes:
-            raise self._build_too_large()
+            raise _build_too_large(self.limit_bytes)
+        body = _GrowingBody(self.limit_bytes, share, check)
         try:
             async with asyncio.timeout(self.timeout_s):
                 match encoding:
                     case "gzip":
-                        return await self._inflate(request.stream(), share, "content-encoding is gzip")
+                        await _inflate(request.stream(), body, "content-encoding is gzip")
                     case "zstd":
-                        packed = await self._read_plain(request, share)
-                        return await self._decompress(packed, share, "content-encoding is zstd")
+                        packed = _GrowingBody(self.limit_bytes, share)
+                        await _read_plain(request, packed)
+                        await _decompress(bytes(packed.content), body, "content-encoding is zstd")
                     case _:
-                        return await self._read_plain(request, share)
+                        await _read_plain(request, body)
         except TimeoutError:
             raise RefusedError(Refusal.TIMEOUT, f"the body did not arrive within {self.timeout_s:g} s") from None
         except ClientDisconnect:
             raise RefusedError(Refusal.DISCONNECTED, "the client went away before the body was complete") from None
-
-    async def _read_plain(self, request: Request, share: Share) -> bytes:
-        body = bytearray()
-        async for chunk in request.stream():
-            if chunk:  # the end of the stream is an empty one
-                self._append(body, chunk, share)
-        return bytes(body)
+        return bytes(body.content)
 
     async def unpack(self, body: bytes, share: Share) -> bytes:
         """Return a body that is a compressed file without its compression, as its first bytes show it.
@@ -123,65 +209,95 @@ class BodyReader:
         Raises:
             RefusedError: it is torn, larger than the limit, compressed twice, or compressed in a way that is not read.
         """
-        if body.startswith(_GZIP_MAGIC):
-            body = await self._inflate(_give(body), share, "the body begins like gzip")
-        elif body.startswith(_ZSTD_MAGIC):
-            body = await self._decompress(body, share, "the body begins like zstd")
+        if body.startswith((_GZIP_MAGIC, _ZSTD_MAGIC)):
+            unpacked = _GrowingBody(self.limit_bytes, share)
+            if body.startswith(_GZIP_MAGIC):
+                await _inflate(_give(body), unpacked, "the body begins like gzip")
+            else:
+                await _decompress(body, unpacked, "the body begins like zstd")
+            body = bytes(unpacked.content)
         if body.startswith((_GZIP_MAGIC, _ZSTD_MAGIC, _BZIP2_MAGIC)):
             # The reading layer would unpack it without a bound.
             raise RefusedError(Refusal.MALFORMED_BODY, "the body is compressed twice, or with bzip2; use gzip or zstd")
         return body
 
-    async def _inflate(self, chunks: AsyncIterable[bytes], share: Share, claim: str) -> bytes:
-        body = bytearray()
-        gzip = zlib.decompressobj(_GZIP_WINDOW_BITS)
-        try:
-            async for chunk in chunks:
-                while chunk:
-                    self._append(body, gzip.decompress(chunk, _INFLATED_AT_ONCE_BYTES), share)
-                    chunk = gzip.unconsumed_tail
-                    if gzip.unused_data:
-                        raise RefusedError(Refusal.MALFORMED_BODY, "unexpected bytes after the end of the gzip body")
-                    await asyncio.sleep(0)  # 64 KB may become 64 MB: this lets other requests run in between
-        except zlib.error:
-            raise RefusedError(Refusal.MALFORMED_BODY, f"{claim}, but the body is not") from None
-        if not gzip.eof:
-            raise RefusedError(Refusal.MALFORMED_BODY, "the gzip body ends in the middle")
-        return bytes(body)
 
-    async def _decompress(self, packed: bytes, share: Share, claim: str) -> bytes:
-        body = bytearray()
-        # RFC 8878 asks receivers for windows up to 8 MB; a larger one would cost memory that no budget counts.
-        zstd = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW_BYTES).decompressobj()
-        unyielded_bytes = 0
-        try:
-            for start in range(0, len(packed), _UNPACKED_AT_ONCE_BYTES):
-                chunk = zstd.decompress(packed[start : start + _UNPACKED_AT_ONCE_BYTES])
-                self._append(body, chunk, share)
-                unyielded_bytes += len(chunk) + _UNPACKED_AT_ONCE_BYTES
-                if zstd.eof and (zstd.unused_data or start + _UNPACKED_AT_ONCE_BYTES < len(packed)):
-                    raise RefusedError(Refusal.MALFORMED_BODY, "unexpected bytes after the end of the zstd body")
-                if unyielded_bytes > _INFLATED_AT_ONCE_BYTES:
-                    unyielded_bytes = 0
-                    await asyncio.sleep(0)
-        except zstandard.ZstdError:
-            raise RefusedError(
-                Refusal.MALFORMED_BODY, f"{claim}, but the body is not, or its window exceeds 8 MiB"
-            ) from None
-        if not zstd.eof:
-            raise RefusedError(Refusal.MALFORMED_BODY, "the zstd body ends in the middle")
-        return bytes(body)
+class _GrowingBody:
+    """Takes a body's chunks up to a limit, and has what has come checked now and then."""
 
-    def _append(self, body: bytearray, chunk: bytes, share: Share) -> None:
-        if len(body) + len(chunk) > self.limit_bytes:
-            raise self._build_too_large()
-        share.take(len(chunk))
-        body += chunk
+    def __init__(self, limit_bytes: int, share: Share, check: Check | None = None) -> None:
+        self.content = bytearray()
+        self.share = share
+        self._limit_bytes = limit_bytes
+        self._check = check
+        self._checked_at_bytes = CHECKED_FROM_BYTES
 
-    def _build_too_large(self) -> RefusedError:
-        return RefusedError(
-            Refusal.TOO_LARGE, f"the request is larger than {self.limit_bytes} bytes; send fewer events at a time"
-        )
+    async def take(self, chunk: bytes) -> None:
+        """Add a chunk.
+
+        Raises:
+            RefusedError: the body is too large, there is no room for it, or the check refuses it.
+        """
+        size_bytes = len(self.content) + len(chunk)
+        if size_bytes > self._limit_bytes:
+            raise _build_too_large(self._limit_bytes)
+        self.share.take(len(chunk))
+        self.content += chunk
+        if size_bytes >= self._checked_at_bytes and self._check is not None:
+            self._checked_at_bytes = size_bytes * _CHECKED_AGAIN_AT
+            await self._check(self.content)
+
+
+async def _read_plain(request: Request, body: _GrowingBody) -> None:
+    async for chunk in request.stream():
+        if chunk:  # the end of the stream is an empty one
+            await body.take(chunk)
+
+
+async def _inflate(chunks: AsyncIterable[bytes], body: _GrowingBody, claim: str) -> None:
+    gzip = zlib.decompressobj(_GZIP_WINDOW_BITS)
+    measure = body.share.measure
+    try:
+        async for chunk in chunks:
+            while chunk:
+                await body.take(measure(partial(gzip.decompress, chunk, _INFLATED_AT_ONCE_BYTES)))
+                chunk = gzip.unconsumed_tail
+                if gzip.unused_data:
+                    raise RefusedError(Refusal.MALFORMED_BODY, "unexpected bytes after the end of the gzip body")
+                await asyncio.sleep(0)  # 64 KB may become 64 MB: this lets other requests run in between
+    except zlib.error:
+        raise RefusedError(Refusal.MALFORMED_BODY, f"{claim}, but the body is not") from None
+    if not gzip.eof:
+        raise RefusedError(Refusal.MALFORMED_BODY, "the gzip body ends in the middle")
+
+
+async def _decompress(packed: bytes, body: _GrowingBody, claim: str) -> None:
+    # RFC 8878 asks receivers for windows up to 8 MB; a larger one would cost memory that no budget counts.
+    zstd = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW_BYTES).decompressobj()
+    measure = body.share.measure
+    unyielded_bytes = 0
+    try:
+        for start in range(0, len(packed), _UNPACKED_AT_ONCE_BYTES):
+            chunk = measure(partial(zstd.decompress, packed[start : start + _UNPACKED_AT_ONCE_BYTES]))
+            await body.take(chunk)
+            unyielded_bytes += len(chunk) + _UNPACKED_AT_ONCE_BYTES
+            if zstd.eof and (zstd.unused_data or start + _UNPACKED_AT_ONCE_BYTES < len(packed)):
+                raise RefusedError(Refusal.MALFORMED_BODY, "unexpected bytes after the end of the zstd body")
+            if unyielded_bytes > _INFLATED_AT_ONCE_BYTES:
+                unyielded_bytes = 0
+                await asyncio.sleep(0)
+    except zstandard.ZstdError:
+        raise RefusedError(
+            Refusal.MALFORMED_BODY, f"{claim}, but the body is not, or its window exceeds 8 MiB"
+        ) from None
+    if not zstd.eof:
+        raise RefusedError(Refusal.MALFORMED_BODY, "the zstd body ends in the middle")
+
+
+def _build_too_large(limit_bytes: int) -> RefusedError:
+    return RefusedError(
+        Refusal.TOO_LARGE, f"the request is larger than {limit_bytes} bytes; send fewer events at a time"
+    )
 
 
 async def _give(body: bytes) -> AsyncIterator[bytes]:
@@ -201,126 +317,3 @@ def _read_encoding(request: Request) -> str:
             Refusal.CONTENT_TYPE, f"content-encoding is {encoding[:80]!r}; valid: identity, gzip or zstd once"
         )
     return encoding
-
-
-# One JSON token that matters for finding commas of the outermost array. Possessive quantifiers: linear time.
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
-_WHITESPACE = b" \t\r\n"
-_LINE = re.compile(rb"\s*+(\S[^\n]*+)")
-_DEEPEST = 1_000  # msgspec's own bound is near
-_MOST_TOKENS = 2_000_000  # about a second of the only decoder thread
-
-
-class FramingError(ValueError):
-    """Reports a body that does not match its content type; the message is safe to send to the client."""
-
-
-class TooManyElementsError(ValueError):
-    """Reports a body of more elements than allowed; found before they exist."""
-
-
-def split_array(body: bytes, limit: int) -> list[bytes]:
-    """Split a JSON array into its elements, each as its own bytes.
-
-    Raises:
-        FramingError: the body is not one array with balanced brackets and closed strings.
-        TooManyElementsError: it has more elements than the limit.
-    """
-    try:
-        if body.count(b",") >= limit:
-            _count_objects(body, limit)
-        return [bytes(raw) for raw in msgspec.json.decode(body, type=list[msgspec.Raw])]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # msgspec validates what it skips: one lone surrogate or bad byte would refuse the whole batch.
-        return _scan_array(body.strip(_WHITESPACE), limit)
-
-
-def split_lines(body: bytes, limit: int) -> list[bytes]:
-    """Split an NDJSON body into its lines; blank lines carry no event.
-
-    Raises:
-        TooManyElementsError: it has more lines than the limit.
-    """
-    lines = [found[1] for found in islice(_LINE.finditer(body.rstrip()), limit + 1)]
-    if len(lines) > limit:
-        raise TooManyElementsError
-    return lines
-
-
-class _Left(threading.local):
-    """Counts, for each thread, how many elements may still come."""
-
-    elements = 0
-
-
-_left = _Left()
-
-
-class _TooManyObjects(Exception):  # noqa: N818 (an error of the decoder's own kind would look like a bad element)
-    pass
-
-
-class _CountedObject(msgspec.Struct):
-    """Skips the content of an object in C and counts it."""
-
-    def __post_init__(self) -> None:
-        _left.elements -= 1
-        if _left.elements < 0:
-            raise _TooManyObjects
-
-
-_count_decoder = msgspec.json.Decoder(list[_CountedObject])
-
-
-def _count_objects(body: bytes, limit: int) -> None:
-    """Stop at the first object beyond the limit; an element that is no object raises `msgspec.ValidationError`."""
-    _left.elements = limit
-    try:
-        _count_decoder.decode(body)
-    except _TooManyObjects:
-        raise TooManyElementsError from None
-
-
-def starts_with_array(body: bytes) -> bool:
-    """Return whether the first character that matters opens an array."""
-    return body[:64].lstrip(_WHITESPACE)[:1] == b"["
-
-
-def _scan_array(body: bytes, limit: int) -> list[bytes]:
-    if not body.startswith(b"["):
-        raise FramingError("expected a JSON array of events")
-    if not body[1:-1].strip(_WHITESPACE) and body.endswith(b"]"):
-        return []
-    elements = list(islice(_scan_elements(body), limit + 1))
-    if len(elements) > limit:
-        raise TooManyElementsError
-    return elements
-
-
-def _scan_elements(body: bytes) -> Iterator[bytes]:
-    depth = 0
-    start = 1
-    for number, token in enumerate(_TOKEN.finditer(body)):
-        match token[0]:
-            case b"[" | b"{":
-                depth += 1
-            case b"]" | b"}":
-                depth -= 1
-                if depth == 0:
-                    if token.end() != len(body):
-                        raise FramingError(f"unexpected text after the array's end (byte {token.end()})")
-                    yield body[start : token.start()].strip(_WHITESPACE)
-                    return
-            case b"," if depth == 1:
-                yield body[start : token.start()].strip(_WHITESPACE)
-                start = token.end()
-            case b'"':
-                break  # a whole string is one token: this quotation mark has no partner
-            case _:
-                pass
-        if depth > _DEEPEST or number > _MOST_TOKENS:
-            raise FramingError(
-                "the array is no valid JSON, and too large or too deep to find its elements; send one event a line as "
-                "application/x-ndjson"
-            )
-    raise FramingError("the array of events never ends: a bracket or a quotation mark is missing")

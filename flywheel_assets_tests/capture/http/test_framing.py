@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel_assets.capture.http.bodies import (
+from flywheel_assets.capture.http.framing import (
     FramingError,
     TooManyElementsError,
     split_array,
