@@ -31,7 +31,8 @@ from flywheel_assets.records import make_stable_id
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import SelectionScore
 
-SFT, PREFERENCE = "sft", "preference"
+SFT, PREFERENCE, ONE_STAGE = "sft", "preference", "one_stage"
+DESCRIPTIONS = {PREFERENCE: "the preference stage", ONE_STAGE: "the one stage"}
 FALL_TOLERANCE_NATS = 0.1
 """A smaller drop of log p is noise: bf16 alone moves it by some hundredths."""
 _MARGIN_TOKENS = 32  # over the longest reference: room to be wrong in before a generation counts as endless
