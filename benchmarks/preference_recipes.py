@@ -4,7 +4,7 @@ Claim: with one stage (SFT and preferences in the same batches, against the froz
 answers writes what people corrected less often than after SFT with as much computing, and forgets no more.
 Data: the demo's world. For each base (pretrained with another seed) and seed, 2,240 requests of its first week, whose
 answers simulated people correct or accept; 20 % of people are held out. All pairs (some 470), and 60 of them. The edit
-gate is replaced by its outcome: vandals' remarks pass, their other damage does not; small and total changes are left out.
+gate is replaced by its outcome: vandals' remarks pass, their other damage does not; tiny and total changes neither.
 Arms: the product's trainer in the demo's recipe; "sft matched" has twice the epochs of "sft", at least the computing of
 the one stage, and "twice" as many steps as that. Adapters are not chosen between: each arm is what it is.
 Measured on names that no traffic has: share of answers without the right call (the company's library is not used), when
@@ -260,8 +260,8 @@ def print_table(cells: Sequence[Mapping[str, Any]]) -> None:
     """Print means over seeds with 95 % intervals (Student's t over the means of each seed), and over cells' ranges."""
     for pairs in sorted({each["pairs"] for each in cells}):
         of_size = [each for each in cells if each["pairs"] == pairs]
-        print(f"\n{'all' if not pairs else pairs} pairs ({np.mean([each['rows'] for each in of_size]):.0f} on average)")
-        print("| arm | cells | " + " | ".join(COLUMNS.values()) + " |\n|---" * 1 + "|---|" + "---|" * len(COLUMNS))
+        print(f"\n{pairs or 'all'} pairs ({np.mean([each['rows'] for each in of_size]):.0f} on average)")
+        print("| arm | cells | " + " | ".join(COLUMNS.values()) + " |\n|---|---|" + "---|" * len(COLUMNS))
         for arm in ARMS:
             of_arm = [each for each in of_size if each["arm"] == arm]
             if of_arm:

@@ -31,6 +31,8 @@ _YOUNGER: Mapping[str, object] = {
     "stages": "two_stages",
     "preference_loss": "apo_zero",
     "preference_weight": 1.0,
+    "serving_temperature": 0.7,
+    "selection_samples": 0,
 }
 """Fields that were added later, with the value that says what was done before: whatever the default becomes."""
 
@@ -77,17 +79,21 @@ class AdapterRecipe(Checked):
     preference_weight: NotNegative = 1.0
     """Of that loss, per row; the loss of SFT, per token, has 1."""
     beta: Positive = 0.1
-    """Strength of the pull towards the reference: the base in the one stage, the SFT adapter in the preference stage."""
+    """Strength of the pull towards the reference: the base in the one stage, else the SFT adapter."""
     warmup_ratio: ShareBelowOne = 0.1
     """Share of each stage's steps in which its rate rises."""
     selection_share: ShareBelowOne = 0.08
-    """Share of the training subjects kept out of training, to choose between SFT and the other recipe; 0 always takes the other."""
+    """Share of the training subjects kept out, to compare the other adapter with SFT's; 0 always takes the other."""
     selection_min_rows: CountOrZero = 10
     """With fewer pairs to keep back nothing could be compared: all are trained on, and only SFT is run."""
     selection_margin: NotNegative = 0.01
-    """The other adapter is inferior where its mean NED, missing ends or wrong answers exceed SFT's by more than this."""
+    """It is inferior where its mean NED, missing ends or wrong answers exceed the SFT adapter's by more than this."""
     selection_max_accepted_fallen: NotNegative = 0.02
     """It is also inferior where more than this share of the accepted outputs became less likely than under SFT."""
+    serving_temperature: Positive = 0.7
+    """At which the product samples its answers: evaluation and the comparison of the stages sample at it."""
+    selection_samples: CountOrZero = 2
+    """Answers sampled for each kept-back pair, to count those that people had corrected; 0: greedy answers only."""
     max_selection_rows: Count = 500
     """Most pairs, and most accepted outputs, that the stages write for to be compared; the first by hash."""
     checkpoint_every_steps: Count = 100
