@@ -86,7 +86,7 @@ class Corrected:
 
     rejected: str
     spans: Mapping[str, int]
-    """What the correction deleted, with its letters and digits."""
+    """Each deleted span, and how many letters and digits were deleted in it, at least 1."""
 
     def is_repeated_in(self, text: str) -> bool:
         """Return whether a text still says what was corrected.
@@ -106,8 +106,8 @@ def find_corrected(rejected: str, chosen: str) -> Corrected | None:
     Both are compared word by word, where a word is a run of letters, digits and underscores, or one other sign; spacing
     does not count, case does. A deleted span is a longest run of words that the alignment with the fewest deleted and
     inserted words leaves out. One with fewer than four letters or digits takes its neighbours along, first the word
-    before it, until it has four: "set" says nothing, "cache . set" does. Spans that the person's text has as well are
-    no fault; a pure insertion deletes nothing, so that only the whole rejected text is a repetition.
+    before it, until it has four: "set" says nothing, "cache . set" does. Spans that overlap then are one. Those in the
+    person's text are no fault; a pure insertion deletes nothing, so that only the whole rejected text is a repetition.
 
     Returns:
         None where the two differ in their spacing only.
@@ -117,12 +117,24 @@ def find_corrected(rejected: str, chosen: str) -> Corrected | None:
         return None
     kept = _join_words(after)
     spans: dict[str, int] = {}
+    for first, last, letters in _list_spans(before, after):
+        span = _join_words(before[first:last])
+        if span not in kept and _count_letters(before[first:last]) >= _LEAST_SPAN_LETTERS:
+            spans[span] = max(1, letters)
+    return Corrected(_join_words(before), spans)
+
+
+def _list_spans(before: list[str], after: list[str]) -> list[tuple[int, int, int]]:
+    """List (first word, end, deleted letters) of every span."""
+    spans: list[tuple[int, int, int]] = []
     for start, end in _list_deletions(before, after):
         first, last = _widen(before, start, end)
-        span = _join_words(before[first:last])
-        if span not in kept and (letters := _count_letters(before[first:last])) >= _LEAST_SPAN_LETTERS:
-            spans[span] = letters
-    return Corrected(_join_words(before), spans)
+        letters = _count_letters(before[start:end])
+        if spans and first < spans[-1][1]:
+            earlier = spans.pop()
+            first, last, letters = earlier[0], max(last, earlier[1]), letters + earlier[2]
+        spans.append((first, last, letters))
+    return spans
 
 
 def _list_deletions(before: list[str], after: list[str]) -> list[tuple[int, int]]:
