@@ -7,10 +7,11 @@ answers simulated people correct or accept; 20 % of people are held out. All pai
 gate is replaced by its outcome: vandals' remarks pass, their other damage does not; tiny and total changes neither.
 Arms: the product's trainer in the demo's recipe; "sft matched" has twice the epochs of "sft", at least the computing of
 the one stage, and "twice" as many steps as that. Adapters are not chosen between: each arm is what it is.
-Measured on names that no traffic has: share of answers without the right call (the company's library is not used), when
-sampled at .7 and 1 on phrasings that no traffic has; exact answers, sampled and greedy; greedy exact neutral answers
-(forgetting); on held-out people: NED of corrected answers and of accepted ones, and the share of the latter that is
-lost (less likely than for the base by more than 1 nat and .1 nats a token). CPU seconds are of the training alone.
+Measured on names that no traffic has: share of answers without the right call, and of those that say the old answer (as
+evaluation counts it, `measures.texts.find_corrected`), sampled at .7 and 1 on phrasings that no traffic has; exact
+answers, sampled and greedy; greedy exact neutral answers (forgetting); on held-out people: NED of corrected answers and
+of accepted ones, and the share of the latter that is lost (less likely than for the base by more than 1 nat and .1 nats
+a token). CPU seconds are of the training alone.
 A finished arm is a line of the output file, and is not computed again.
 Command: python -m benchmarks.preference_recipes --models FOLDER --out results.jsonl [--seeds 5] [--bases 5 6 7]
 [--pairs 0 60] [--arms ...]; with --table only the table of a file.
@@ -35,7 +36,7 @@ from flywheel_assets.demo.assistant.people import People, Vandalism
 from flywheel_assets.demo.assistant.run import DEMO_RECIPE
 from flywheel_assets.demo.assistant.world import Request, Workload, World
 from flywheel_assets.lake.versions.exports import ExportedRow
-from flywheel_assets.measures.texts import normalized_edit_distances
+from flywheel_assets.measures.texts import find_corrected, normalized_edit_distances
 from flywheel_assets.models.generation import (
     compute_token_log_probabilities,
     generate,
@@ -215,6 +216,9 @@ def _measure(base: str, adapter: Path, world: World, traffic: Traffic, seed: int
         repeated = phrasings * _SAMPLES
         texts = _write(model, encoder, [each.prompt for each in repeated], temperature=temperature, seed=seed)
         found[f"wrong_at_{temperature}"] = _average(each.lacks_right_call(text) for each, text in _zip(repeated, texts))
+        found[f"old_at_{temperature}"] = _average(
+            _says_the_old_answer(each, text) for each, text in _zip(repeated, texts)
+        )
         found[f"exact_at_{temperature}"] = _average(each.is_exact(text) for each, text in _zip(repeated, texts))
     for name, requests in (("phrasings", phrasings), ("neutral", asked.neutral)):
         texts = _write(model, encoder, [each.prompt for each in requests])
@@ -229,6 +233,11 @@ def _measure(base: str, adapter: Path, world: World, traffic: Traffic, seed: int
     limits = np.maximum(1.0, 0.1 * np.array([len(chosen) for _, chosen in encoded]))
     found["accepted_lost"] = float((change < -limits).mean())
     return found
+
+
+def _says_the_old_answer(request: Request, text: str) -> bool:
+    corrected = find_corrected(request.wrong or "", request.right)
+    return corrected is not None and corrected.is_repeated_in(text)
 
 
 def _zip(requests: Sequence[Request], texts: Sequence[str]) -> Iterator[tuple[Request, str]]:
@@ -246,6 +255,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
 COLUMNS = {
     "wrong_at_0.7": "wrong T=.7",
     "wrong_at_1.0": "wrong T=1",
+    "old_at_0.7": "old answer T=.7",
+    "old_at_1.0": "old answer T=1",
     "exact_at_0.7": "exact T=.7",
     "exact_phrasings": "exact",
     "exact_neutral": "neutral exact",
@@ -270,6 +281,10 @@ def print_table(cells: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _describe(cells: Sequence[Mapping[str, Any]], name: str) -> str:
+    # Results of before the old answer was counted have no such number.
+    cells = [each for each in cells if name in each]
+    if not cells:
+        return ""
     by_seed = [
         float(np.mean([each[name] for each in cells if each["seed"] == seed]))
         for seed in sorted({each["seed"] for each in cells})
