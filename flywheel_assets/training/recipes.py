@@ -92,7 +92,7 @@ class AdapterRecipe(Checked):
     """It is also inferior where more than this share of the accepted outputs became less likely than under SFT."""
     serving_temperature: Positive = 0.7
     """At which the product samples its answers: evaluation and the comparison of the stages sample at it."""
-    selection_samples: CountOrZero = 2
+    selection_samples: CountOrZero = 4
     """Answers sampled for each kept-back pair, to count those that people had corrected; 0: greedy answers only."""
     max_selection_rows: Count = 500
     """Most pairs, and most accepted outputs, that the stages write for to be compared; the first by hash."""
