@@ -45,7 +45,7 @@ _STAGE_FILE = "stage.json"
 
 
 def train_sft(base_model: str, examples: Sequence[Example], recipe: AdapterRecipe, folder: Path) -> StageReport:
-    """Run the first stage: a fresh adapter learns to write the chosen texts.
+    """Run SFT: a fresh adapter learns to write the chosen texts.
 
     A stage that is finished already is not run again.
     """
@@ -77,7 +77,7 @@ def train_sft(base_model: str, examples: Sequence[Example], recipe: AdapterRecip
 def train_preference(
     base_model: str, sft_adapter: Path, examples: Sequence[Example], recipe: AdapterRecipe, folder: Path
 ) -> StageReport:
-    """Run the second stage: the SFT adapter learns to prefer the chosen text, against itself as saved."""
+    """Run the preference stage: the SFT adapter learns to prefer the chosen text, against itself as saved."""
     if finished := _read_finished(folder):
         return finished
     from datasets import Dataset
@@ -149,7 +149,7 @@ def train_one_stage(base_model: str, examples: Sequence[Example], recipe: Adapte
 
 
 def build_sft_rows(examples: Sequence[Example]) -> dict[str, list[list[int]]]:
-    """Build the columns of the first stage's data; the loss looks at completions only."""
+    """Build the columns of SFT's data; the loss looks at completions only."""
     return {
         "input_ids": [example.prompt + example.chosen for example in examples],
         "labels": [[_IGNORED_LABEL] * len(example.prompt) + example.chosen for example in examples],
@@ -157,7 +157,7 @@ def build_sft_rows(examples: Sequence[Example]) -> dict[str, list[list[int]]]:
 
 
 def build_preference_rows(model: Any, pairs: Sequence[Example], batch_size: int) -> dict[str, list[Any]]:
-    """Build the columns of the second stage's data: token ids, and log probabilities under `model`, the reference."""
+    """Build the columns of the preference stage's data: token ids, and log probabilities under the reference model."""
     chosen = [(pair.prompt, pair.chosen) for pair in pairs]
     rejected = [(pair.prompt, pair.rejected or []) for pair in pairs]
     return {

@@ -75,7 +75,7 @@ _LIBRARIES = ("torch", "transformers", "trl", "peft")
 class _Rows:
     pairs: list[Example]
     others: list[Example]
-    """Accepted outputs and demonstrations: the first stage learns them with the pairs' chosen texts."""
+    """Accepted outputs and demonstrations: SFT and the one stage learn them with the chosen texts."""
     kept_back: list[ExportedRow]
     accepted_outputs: list[ExportedRow]
     counts: RowCounts

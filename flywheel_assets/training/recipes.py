@@ -4,12 +4,14 @@ Defaults that differ from TRL's, and why:
 
 - `loss_types` apo_zero + sft (TRL: sigmoid): plain DPO lowers the likelihood of the chosen text most where an edit
   changed little; measured on edits, it collapsed to "claim is is is" at a reward accuracy of 1.00.
+- The one stage's loss is normalised over the whole optimiser step, and rows without a rejected text are in it (TRL: by
+  micro-batch, pairs only): accumulation must not change what a token weighs, and accepted outputs hold what works.
 - `sft_learning_rate` 2e-4 (2e-5), `preference_learning_rate` 5e-5 (1e-6): a LoRA adapter wants ten times the rate of
   full tuning or more, and the weighted sft loss holds the likelihood.
 - `warmup_ratio` 0.1 (none): a fresh adapter's first steps are its wildest.
 - `gradient_checkpointing` by device (on): on a CPU it costs 15 % of the time and memory is seldom short.
 - bf16 on CUDA only (everywhere): it costs 19 % on a CPU.
-- No dropout in the adapter: `disable_dropout` would silently zero it in the second stage only.
+- No dropout in the adapter: `disable_dropout` would silently zero it wherever preferences are learnt.
 - Reference log probabilities computed once (in every step): the same results for 21 % less CPU per step.
 """
 
