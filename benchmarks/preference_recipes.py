@@ -252,6 +252,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+_PEER = "sft matched"
 COLUMNS = {
     "wrong_at_0.7": "wrong T=.7",
     "wrong_at_1.0": "wrong T=1",
@@ -268,16 +269,35 @@ COLUMNS = {
 
 
 def print_table(cells: Sequence[Mapping[str, Any]]) -> None:
-    """Print means over seeds with 95 % intervals (Student's t over the means of each seed), and over cells' ranges."""
+    """Print means, and their differences from compute-matched SFT on the same cells, by number of pairs.
+
+    Intervals are 95 %, Student's t over seeds (each the mean over its bases). Arms may have different cells: a run that
+    was interrupted is shown as it is, so only the differences compare like with like.
+    """
     for pairs in sorted({each["pairs"] for each in cells}):
         of_size = [each for each in cells if each["pairs"] == pairs]
         print(f"\n{pairs or 'all'} pairs ({np.mean([each['rows'] for each in of_size]):.0f} on average)")
-        print("| arm | cells | " + " | ".join(COLUMNS.values()) + " |\n|---|---|" + "---|" * len(COLUMNS))
-        for arm in ARMS:
-            of_arm = [each for each in of_size if each["arm"] == arm]
-            if of_arm:
-                shown = " | ".join(_describe(of_arm, name) for name in COLUMNS)
-                print(f"| {arm} | {len(of_arm)} | {shown} |")
+        _print_rows({arm: [each for each in of_size if each["arm"] == arm] for arm in ARMS})
+        print(f"\nless {_PEER}, on the same cells")
+        peers = {(each["base"], each["seed"]): each for each in of_size if each["arm"] == _PEER}
+        differences: dict[str, list[Mapping[str, Any]]] = {arm: [] for arm in ARMS if arm != _PEER}
+        for each in of_size:
+            peer = peers.get((each["base"], each["seed"]))
+            if peer is not None and each["arm"] != _PEER:
+                shared = [name for name in COLUMNS if name in each and name in peer]
+                changes = {name: each[name] - peer[name] for name in shared}
+                differences[each["arm"]].append({**changes, "seed": each["seed"], "base": each["base"]})
+        _print_rows(differences)
+
+
+def _print_rows(by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    print("| arm | cells | seeds | bases | " + " | ".join(COLUMNS.values()) + " |")
+    print("|---" * (4 + len(COLUMNS)) + "|")
+    for arm, cells in by_arm.items():
+        if cells:
+            counts = (len(cells), len({each["seed"] for each in cells}), len({each["base"] for each in cells}))
+            shown = " | ".join(_describe(cells, name) for name in COLUMNS)
+            print(f"| {arm} | {' | '.join(map(str, counts))} | {shown} |")
 
 
 def _describe(cells: Sequence[Mapping[str, Any]], name: str) -> str:

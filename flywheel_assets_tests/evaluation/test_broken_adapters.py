@@ -65,6 +65,15 @@ def test_the_good_adapter_passes(good: Turned) -> None:
     assert report.wrong_answer_fall.low > 0.3  # type: ignore[operator, union-attr]
 
 
+def test_one_stage_passes_and_keeps_what_people_accepted(tmp_path: Path) -> None:
+    """From the base itself, with nothing but the recipe's word changed."""
+    report, decision = turn(tmp_path, week(), stages="one_stage", selection_share=0.0)
+    assert decision.promote, decision.sentence
+    assert report.challenger_sha256 != report.sft_sha256
+    assert report.scores["challenger"][Stratum.PRIMARY].zero_edit > 0.9
+    assert report.wrong_answers[Scored.CHALLENGER].mean < 0.02  # type: ignore[operator]
+
+
 def test_a_collapsed_adapter_is_blocked_though_it_prefers_every_chosen_text(tmp_path: Path) -> None:
     """Plain DPO at a high rate: its reward accuracy is as good as the good adapter's."""
     report, decision = turn(tmp_path, week(), **PLAIN_DPO, preference_epochs=3.0, selection_share=0.0)
