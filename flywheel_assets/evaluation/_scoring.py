@@ -214,15 +214,15 @@ def compute_wrong_answers(
     """
     rates: dict[Scored, Interval] = {}
     for model, table in tables.items():
-        sampled = _select_sampled(table)
+        sampled = _select_rows_with_samples(table)
         if (means := _average(_read_column(sampled, "wrong_answers"), sampled)) is not None:
             rates[model] = means.to_interval(least=0, greatest=1)
-    after, before = (_select_sampled(tables[model]) for model in (Scored.CHALLENGER, incumbent))
+    after, before = (_select_rows_with_samples(tables[model]) for model in (Scored.CHALLENGER, incumbent))
     fall = _average(_read_column(before, "wrong_answers") - _read_column(after, "wrong_answers"), after)
     return rates, None if fall is None else fall.to_interval(least=-1, greatest=1)
 
 
-def _select_sampled(table: pa.Table) -> pa.Table:
+def _select_rows_with_samples(table: pa.Table) -> pa.Table:
     primary = _select_stratum(table, Stratum.PRIMARY)
     return primary.filter(pc.is_valid(primary["wrong_answers"]))
 

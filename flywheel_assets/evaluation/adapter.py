@@ -115,7 +115,7 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     sampled = {digests.get(scored) for scored in (incumbent, Scored.SFT, Scored.CHALLENGER)}
     by_digest = {
         digest: _score_model(
-            model, encoder, digest, kept, _select_sampled_pairs(kept, request) if digest in sampled else [], request
+            model, encoder, digest, kept, _choose_pairs_to_sample(kept, request) if digest in sampled else [], request
         )
         for digest in (None, *distinct)
     }
@@ -222,7 +222,7 @@ def _select_fitting(
     return kept
 
 
-def _select_sampled_pairs(fitting: Sequence[_Fitting], request: EvaluationRequest) -> list[int]:
+def _choose_pairs_to_sample(fitting: Sequence[_Fitting], request: EvaluationRequest) -> list[int]:
     """Select the places of the primary pairs that answers are sampled for."""
     pairs = [
         place

@@ -8,8 +8,8 @@ of the accepted outputs, on which the promotion gate rightly blocked it.
 Greedy generations alone are too coarse for that: SFT has memorised those outputs, and both stages still write them
 (.000 and .000) when those of held-out people are forgotten already (.060 and .010). Their likelihood shows it earlier:
 at three learning rates 4, 18 and 43 % of them had fallen by more than 0.1 nats, while the held-out NED rose from .008
-to .023, .043 and .056. The one stage is trained on these outputs beside SFT, not after it: two trainings apart differ
-by tenths of a nat in either direction, so there an output has fallen where it is lost (1 nat, and .1 nats a token).
+to .023, .043 and .056. The one stage learns these outputs apart from SFT, not after it: two trainings differ by tenths
+of a nat in either direction, so there an output has fallen where it is lost (1 nat, and .1 nats a token).
 
 Greedy generations hide, too, how likely the corrected answer still is: it shows when answers are sampled as the product
 samples them.

@@ -112,7 +112,7 @@ def train_preference(
 
 
 def train_one_stage(base_model: str, examples: Sequence[Example], recipe: AdapterRecipe, folder: Path) -> StageReport:
-    """Run the one stage: a fresh adapter learns to write the chosen texts and to prefer them, against the frozen base.
+    """Run the one stage: a fresh adapter learns to write and to prefer the chosen texts, against the base.
 
     Rows without a rejected text are written only. Epochs and rate are those of SFT.
     """

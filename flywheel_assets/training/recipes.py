@@ -129,7 +129,7 @@ class AdapterRecipe(Checked):
 
     @property
     def trains_preferences(self) -> bool:
-        """Whether there is more than SFT."""
+        """Return whether the recipe has more than SFT."""
         return self.stages != "sft" and self.preference_epochs > 0
 
     @property
