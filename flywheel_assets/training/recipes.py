@@ -33,8 +33,9 @@ _YOUNGER: Mapping[str, object] = {
     "stages": "two_stages",
     "preference_loss": "apo_zero",
     "preference_weight": 1.0,
+    # Not 0: trainings whose stages were compared by greedy answers alone stay finished.
     "serving_temperature": 0.7,
-    "selection_samples": 0,
+    "selection_samples": 4,
 }
 """Fields that were added later, with the value that says what was done before: whatever the default becomes."""
 
