@@ -100,8 +100,10 @@ def build_scores_table(report: EvaluationReport) -> dg.TableMetadataValue:
     for model, strata in report.scores.items():
         for stratum, each in strata.items():
             shares = (each.ned, each.zero_edit, each.missing_end, each.chosen_fallen)
-            rows.append([model.value, stratum.value, each.rows, each.subjects, *shares])
+            wrong = "" if each.wrong_answer_rate is None else each.wrong_answer_rate
+            rows.append([model.value, stratum.value, each.rows, each.subjects, *shares, wrong])
     header = ["model", "stratum", "rows", "subjects", "NED", "zero edit", "missing end", "chosen fallen"]
+    header.append("wrong answers, sampled")
     return build_numbers_table(header, rows)
 
 

@@ -7,6 +7,7 @@ The tables of scored rows, one for each model (grain: one row of the export), ho
     ned, exact, ended              of the greedy generation against the user's text
     log_p_chosen, log_p_rejected   nats, with the end token; rejected is null for accepted outputs
     tokens                         of the user's text, with the end token
+    wrong_answers                  share of sampled answers that still say what the user corrected; null where none was
     length_ratio, repetition       of the generation
 """
 
@@ -53,6 +54,7 @@ SCORED_ROWS = pa.schema(
         ("length_ratio", pa.float64()),
         ("repetition", pa.float64()),
         ("tokens", pa.int64()),
+        ("wrong_answers", pa.float64()),
     ]
 )
 
@@ -83,8 +85,12 @@ def build_scored_rows(
     log_p_chosen: Floats,
     log_p_rejected: Floats,
     tokens: Sequence[int],
+    wrong_answers: Sequence[float | None] | None = None,
 ) -> pa.Table:
-    """Build the table of one model's scored rows; `log_p_rejected` is NaN where there is no rejected text."""
+    """Build the table of one model's scored rows; `log_p_rejected` is NaN where there is no rejected text.
+
+    `wrong_answers` is None where no answer was sampled.
+    """
     references = [row.chosen for _, row in rows]
     columns: dict[str, Any] = {
         "pair_id": [row.pair_id for _, row in rows],
@@ -99,6 +105,7 @@ def build_scored_rows(
         "length_ratio": length_ratios(texts, references),
         "repetition": [measure_repetition(text) for text in texts],
         "tokens": list(tokens),
+        "wrong_answers": [None] * len(rows) if wrong_answers is None else list(wrong_answers),
     }
     return pa.table(columns, schema=SCORED_ROWS)
 
@@ -197,6 +204,29 @@ def compute_evidence(
     )
 
 
+def compute_wrong_answers(
+    tables: Mapping[Scored, pa.Table], incumbent: Scored
+) -> tuple[dict[Scored, Interval], Interval | None]:
+    """Compute each sampled model's rate of wrong answers on primary rows, and its fall from incumbent to challenger.
+
+    Both are means over subjects with bounds for any distribution, two-sided 95 %. The fall is paired: of each row the
+    incumbent's share less the challenger's.
+    """
+    rates: dict[Scored, Interval] = {}
+    for model, table in tables.items():
+        sampled = _select_rows_with_samples(table)
+        if (means := _average(_read_column(sampled, "wrong_answers"), sampled)) is not None:
+            rates[model] = means.to_interval(least=0, greatest=1)
+    after, before = (_select_rows_with_samples(tables[model]) for model in (Scored.CHALLENGER, incumbent))
+    fall = _average(_read_column(before, "wrong_answers") - _read_column(after, "wrong_answers"), after)
+    return rates, None if fall is None else fall.to_interval(least=-1, greatest=1)
+
+
+def _select_rows_with_samples(table: pa.Table) -> pa.Table:
+    primary = _select_stratum(table, Stratum.PRIMARY)
+    return primary.filter(pc.is_valid(primary["wrong_answers"]))
+
+
 def measure_agreement(rows: Iterable[ExportedRow]) -> tuple[float | None, int]:
     """Measure how often two people who were asked the same ended with the same text: (share of pairs, pairs).
 
@@ -254,7 +284,14 @@ def _compute_scores(table: pa.Table, incumbent: pa.Table, base: pa.Table, fall_t
         length_ratio=_compute_some_mean(_read_column(table, "length_ratio")),
         repetition=_compute_some_mean(_read_column(table, "repetition")),
         reward_accuracy=_compute_mean(_mark_preferred(table, base)),
+        wrong_answer_rate=_compute_wrong_answer_rate(table),
     )
+
+
+def _compute_wrong_answer_rate(table: pa.Table) -> float | None:
+    sampled = table.filter(pc.is_valid(table["wrong_answers"]))
+    means = _average(_read_column(sampled, "wrong_answers"), sampled)
+    return None if means is None else means.mean
 
 
 def _mark_preferred(table: pa.Table, base: pa.Table) -> Floats:

@@ -1,7 +1,8 @@
 """Scores base, SFT baseline, champion and challenger: `python -m flywheel_assets.evaluation.adapter REQUEST.json`.
 
 All of them write greedily for the same held-out rows and are asked how likely they find the users' texts; so does the
-anchor, the model that was promoted last by a proven gain, where it is another one than the champion.
+anchor, the model that was promoted last by a proven gain, where it is another one than the champion. Incumbent, SFT
+baseline and challenger also sample answers at the serving temperature, which shows how likely the old answer still is.
 
     <output_dir>/evaluation.json   EvaluationReport
     <output_dir>/rows.parquet      one row per exported row and model (see `_scoring`), without texts
@@ -27,6 +28,7 @@ from flywheel_assets.evaluation._scoring import (
     build_scored_rows,
     compute_evidence,
     compute_scores_by_stratum,
+    compute_wrong_answers,
     join_models,
     measure_agreement,
     stratify,
@@ -42,7 +44,7 @@ from flywheel_assets.evaluation.requests import (
 )
 from flywheel_assets.lake.storage.files import hash_file, write_folder
 from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_manifest, read_rows, verify_manifest
-from flywheel_assets.measures.texts import Floats
+from flywheel_assets.measures.texts import Floats, find_corrected
 from flywheel_assets.models.generation import (
     SwitchableModel,
     choose_placement,
@@ -56,12 +58,15 @@ from flywheel_assets.models.generation import (
 )
 from flywheel_assets.models.own_process import build_main, find_finished_report, write_report
 from flywheel_assets.models.rendering import EncodedRow, Refusal, RowEncoder, prepare_targets
+from flywheel_assets.records import make_stable_id
 
 _MARGIN_TOKENS = 16  # over the longest reference: room to be wrong in before a generation counts as endless
 
 _LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS)
 
 _Row = tuple[Stratum, ExportedRow]
+_WRONG_SEED = 0  # of the sampled answers: every model draws with the same random numbers
+
 _Fitting = tuple[Stratum, ExportedRow, EncodedRow]
 
 
@@ -106,11 +111,18 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     kept = _select_fitting(model, encoder, rows, request)
     if not kept:
         raise EmptyVersionError(f"none of {len(rows)} held-out rows can be scored; nothing can be decided")
-    by_digest = {digest: _score_model(model, encoder, digest, kept, request) for digest in (None, *distinct)}
+    incumbent = Scored.CHAMPION if Scored.CHAMPION in adapters else Scored.BASE
+    sampled = {digests.get(scored) for scored in (incumbent, Scored.SFT, Scored.CHALLENGER)}
+    by_digest = {
+        digest: _score_model(
+            model, encoder, digest, kept, _choose_pairs_to_sample(kept, request) if digest in sampled else [], request
+        )
+        for digest in (None, *distinct)
+    }
     tables = {
         scored: by_digest[digests.get(scored)][0] for scored in Scored if scored is Scored.BASE or scored in adapters
     }
-    incumbent = Scored.CHAMPION if Scored.CHAMPION in adapters else Scored.BASE
+    wrong_answers, wrong_answer_fall = compute_wrong_answers(tables, incumbent)
     canary = find_canary(
         by_digest[digests[Scored.CHALLENGER]][1],
         by_digest[digests.get(incumbent)][1],
@@ -142,13 +154,16 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
             ),
             seconds=time.monotonic() - started,
             device=choose_placement(request.device)[0],
+            wrong_answers=wrong_answers,
+            wrong_answer_fall=wrong_answer_fall,
         )
         write_report(building / REPORT_FILE, report)
     return report
 
 
 def _compute_identity(request: EvaluationRequest, base_sha256: str, digests: dict[Scored, str]) -> str:
-    # Neither paths (a home may move), nor the batch size, nor the champion (see the module's docstring).
+    # Neither paths (a home may move), nor the batch size, nor the champion (see above), nor the sampled
+    # answers: they decide nothing, and an evaluation that is older than they are stays finished.
     asked = [request.manifest_sha256, base_sha256, digests[Scored.SFT], digests[Scored.CHALLENGER]]
     settings = [request.max_new_tokens, request.fall_tolerance_nats, request.bootstrap_draws, request.canary_least_rows]
     return hashlib.sha256(msgspec.json.encode([asked, settings, request.rendering], order="deterministic")).hexdigest()
@@ -207,11 +222,23 @@ def _select_fitting(
     return kept
 
 
+def _choose_pairs_to_sample(fitting: Sequence[_Fitting], request: EvaluationRequest) -> list[int]:
+    """Select the places of the primary pairs that answers are sampled for."""
+    pairs = [
+        place
+        for place, (stratum, row, _) in enumerate(fitting)
+        if stratum is Stratum.PRIMARY and row.rejected is not None
+    ]
+    first = sorted(pairs, key=lambda place: make_stable_id("sampled", fitting[place][1].pair_id))
+    return sorted(first[: request.max_sampled_rows]) if request.samples else []
+
+
 def _score_model(
     model: SwitchableModel,
     encoder: RowEncoder,
     adapter: str | None,
     fitting: Sequence[_Fitting],
+    sampled: Sequence[int],
     request: EvaluationRequest,
 ) -> tuple[pa.Table, Phrases]:
     """Score one model; also return the hashed phrases that it wrote."""
@@ -220,14 +247,20 @@ def _score_model(
     pairs = [place for place, each in enumerate(encoded) if each.rejected is not None]
     chosen = [(each.prompt, each.chosen) for each in encoded]
     rejected = [(encoded[place].prompt, encoded[place].rejected or []) for place in pairs]
+    most_tokens = max(target.tokens for target in targets) + _MARGIN_TOKENS
+    ends = {target.turn_end for target in targets}
     with model.activate(adapter) as using:
-        written = generate(
+        prompts = [target.prompt for target in targets]
+        written = generate(using, model.tokenizer, prompts, most_tokens, request.batch_size, ends)
+        drawn = generate(
             using,
             model.tokenizer,
-            [target.prompt for target in targets],
-            max(target.tokens for target in targets) + _MARGIN_TOKENS,
+            [targets[place].prompt for place in sampled for _ in range(request.samples)],
+            most_tokens,
             request.batch_size,
-            {target.turn_end for target in targets},
+            ends,
+            temperature=request.temperature,
+            seed=_WRONG_SEED,
         )
         # Scores need the logits of every position at once, generation only those of the last.
         likelihood = compute_token_log_probabilities(using, [*chosen, *rejected], max(1, request.batch_size // 4))
@@ -236,6 +269,15 @@ def _score_model(
     texts = [
         encoder.read_answer(target, generation.tokens) for target, generation in zip(targets, written, strict=True)
     ]
+    wrong: list[float | None] = [None] * len(fitting)
+    for position, place in enumerate(sampled):
+        row = fitting[place][1]
+        if (corrected := find_corrected(row.rejected or "", row.chosen)) is not None:
+            answers = [
+                encoder.read_answer(targets[place], generation.tokens)
+                for generation in drawn[position * request.samples : (position + 1) * request.samples]
+            ]
+            wrong[place] = float(np.mean([corrected.is_repeated_in(answer) for answer in answers]))
     table = build_scored_rows(
         [
             (stratum, msgspec.structs.replace(row, chosen=target.reference))
@@ -246,6 +288,7 @@ def _score_model(
         likelihood[: len(chosen)],
         log_p_rejected,
         [len(each.chosen) for each in encoded],
+        wrong,
     )
     return table, hash_phrases((row.prompt for _, row, _ in fitting), texts)
 

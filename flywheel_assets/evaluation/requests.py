@@ -80,6 +80,12 @@ class EvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A chosen text has fallen when its log p is lower by more: bf16 alone moves it by some hundredths."""
     bootstrap_draws: int = 4000
     """Random weightings of the held-out subjects behind the interval that is shown."""
+    temperature: float = 0.7
+    """At which the product samples its answers."""
+    samples: int = 4
+    """Answers sampled for each primary pair by incumbent, SFT baseline and challenger; 0: none."""
+    max_sampled_rows: int = 500
+    """Most primary pairs that answers are sampled for; the first by hash."""
     canary_least_rows: int = 5
     """Generations that must share a new phrase before it is looked at."""
     cpu_threads: int = 1
@@ -110,6 +116,11 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     """Share of word pairs that repeat earlier ones."""
     reward_accuracy: float | None
     """Share of pairs that it prefers more than the base does. Shown, never decisive: collapsed models reach 1.00."""
+    wrong_answer_rate: float | None = None
+    """Share of answers, sampled as the product samples, that still say what the user corrected; mean over subjects.
+
+    None: not sampled. See `measures.texts.find_corrected`.
+    """
 
 
 class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +144,10 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence
     seconds: float
     device: str
+    wrong_answers: dict[Scored, Interval] = {}
+    """Rate of wrong answers on primary rows by sampled model, mean over subjects; empty in older reports."""
+    wrong_answer_fall: Interval | None = None
+    """Incumbent − challenger, paired by row. Shown, never decisive."""
 
     def list_primary_ned(self) -> dict[str, float]:
         """Mean NED on primary rows by model."""
@@ -153,7 +168,13 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
             flat["likelihood_gain"] = wins.mean
         if self.evidence.canary_ratio is not None:
             flat["canary_ratio"] = self.evidence.canary_ratio
-        return flat | {f"ned_gain/{name}": value for name, value in bounds.items() if value is not None}
+        found = {f"ned_gain/{name}": value for name, value in bounds.items()}
+        sampled = {f"wrong_answer_rate/{model}": interval for model, interval in self.wrong_answers.items()}
+        if self.wrong_answer_fall is not None:
+            sampled["wrong_answer_fall"] = self.wrong_answer_fall
+        for name, interval in sampled.items():
+            found |= {f"{name}/mean": interval.mean, f"{name}/low": interval.low, f"{name}/high": interval.high}
+        return flat | {name: value for name, value in found.items() if value is not None}
 
 
 class ClassifierEvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,12 +2,13 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from rapidfuzz.distance import Levenshtein
+from rapidfuzz.distance import Indel, Levenshtein
 from rapidfuzz.process import cpdist
 
 Floats = npt.NDArray[np.float64]
@@ -16,6 +17,10 @@ Floats = npt.NDArray[np.float64]
 _BLOCK_INDICES = 4_000_000
 _MOST_DRAWS = 400_000
 _LEAST_DRAWS_IN_TAIL = 10
+
+_WORD = re.compile(r"\w+|[^\w\s]")
+_LEAST_SPAN_LETTERS = 4
+_REPEATED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,96 @@ def measure_repetition(text: str) -> float:
     words = text.split()
     pairs = list(itertools.pairwise(words))
     return 1 - len(set(pairs)) / len(pairs) if pairs else 0.0
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """The part of an output that a person corrected, as words without their spacing; see `find_corrected`."""
+
+    rejected: str
+    spans: Mapping[str, int]
+    """Each deleted span, and how many letters and digits were deleted in it, at least 1."""
+
+    def is_repeated_in(self, text: str) -> bool:
+        """Return whether a text still says what was corrected.
+
+        It does if it is the whole rejected text, or if it has spans with at least half of the deleted letters.
+        """
+        words = _join_words(_WORD.findall(text))
+        if words == self.rejected:
+            return True
+        repeated = sum(letters for span, letters in self.spans.items() if span in words)
+        return bool(self.spans) and repeated >= _REPEATED_SHARE * sum(self.spans.values())
+
+
+def find_corrected(rejected: str, chosen: str) -> Corrected | None:
+    """Find what a person's text took out of an output.
+
+    Both are compared word by word, where a word is a run of letters, digits and underscores, or one other sign; spacing
+    does not count, case does. A deleted span is a longest run of words that the alignment with the fewest deleted and
+    inserted words leaves out. One with fewer than four letters or digits takes its neighbours along, first the word
+    before it, until it has four: "set" says nothing, "cache . set" does. Spans that overlap then are one. Those in the
+    person's text are no fault; a pure insertion deletes nothing, so that only the whole rejected text is a repetition.
+
+    Returns:
+        None where the two differ in their spacing only.
+    """
+    before, after = _WORD.findall(rejected), _WORD.findall(chosen)
+    if before == after:
+        return None
+    kept = _join_words(after)
+    spans: dict[str, int] = {}
+    for first, last, letters in _list_spans(before, after):
+        span = _join_words(before[first:last])
+        if span not in kept and _count_letters(before[first:last]) >= _LEAST_SPAN_LETTERS:
+            spans[span] = max(1, letters)
+    return Corrected(_join_words(before), spans)
+
+
+def _list_spans(before: list[str], after: list[str]) -> list[tuple[int, int, int]]:
+    """List (first word, end, deleted letters) of every span."""
+    spans: list[tuple[int, int, int]] = []
+    for start, end in _list_deletions(before, after):
+        first, last = _widen(before, start, end)
+        letters = _count_letters(before[start:end])
+        if spans and first < spans[-1][1]:
+            earlier = spans.pop()
+            first, last, letters = earlier[0], max(last, earlier[1]), letters + earlier[2]
+        spans.append((first, last, letters))
+    return spans
+
+
+def _list_deletions(before: list[str], after: list[str]) -> list[tuple[int, int]]:
+    """List [start, end) of every run of words that is left out; insertions do not part a run."""
+    runs: list[tuple[int, int]] = []
+    for operation in Indel.opcodes(before, after):
+        if operation.tag != "delete":
+            continue
+        if runs and runs[-1][1] == operation.src_start:
+            runs[-1] = (runs[-1][0], operation.src_end)
+        else:
+            runs.append((operation.src_start, operation.src_end))
+    return runs
+
+
+def _widen(words: list[str], first: int, last: int) -> tuple[int, int]:
+    takes_before = True
+    while _count_letters(words[first:last]) < _LEAST_SPAN_LETTERS and (first > 0 or last < len(words)):
+        if first > 0 and (takes_before or last == len(words)):
+            first -= 1
+        else:
+            last += 1
+        takes_before = not takes_before
+    return first, last
+
+
+def _count_letters(words: Sequence[str]) -> int:
+    return sum(each.isalnum() for word in words for each in word)
+
+
+def _join_words(words: Sequence[str]) -> str:
+    # Spaces at both ends: a span is found as whole words only.
+    return f" {' '.join(words)} "
 
 
 def average_by_subject(values: npt.ArrayLike, subjects: Sequence[str]) -> SubjectMeans | None:

@@ -58,7 +58,7 @@ def require_gpu_extra(setting: str, device: str) -> None:
 
 @dataclass(frozen=True)
 class Generation:
-    """One greedy generation; `ended` is false where the model had to be cut off."""
+    """One generation; `ended` is false where the model had to be cut off."""
 
     text: str
     ended: bool
@@ -172,8 +172,11 @@ def generate(
     max_new_tokens: int,
     batch_size: int = 64,
     turn_ends: Set[int] = frozenset(),
+    *,
+    temperature: float | None = None,
+    seed: int = 0,
 ) -> list[Generation]:
-    """Generate greedily in the order of the prompts; batches hold prompts of similar length, padded on the left.
+    """Generate in the order of the prompts; batches hold prompts of similar length, padded on the left.
 
     Args:
         model: loaded for inference.
@@ -182,12 +185,22 @@ def generate(
         max_new_tokens: a text without an end is cut off after so many.
         batch_size: prompts written for at once.
         turn_ends: tokens that end a text besides those of the model's configuration.
+        temperature: of the whole distribution that tokens are drawn from, which no top-k or top-p cuts; None: the most
+            likely token.
+        seed: of the draws; the same prompts in the same order and batches give the same texts. The process keeps the
+            state of its own random numbers.
     """
     import torch
 
+    sampling: dict[str, Any] = {"do_sample": False}
+    if temperature is not None:
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+
     ends = list_end_tokens(model, tokenizer) | turn_ends
     generations: list[Generation | None] = [None] * len(encoded)
-    with switch_to_inference(model), torch.inference_mode():
+    with switch_to_inference(model), torch.inference_mode(), torch.random.fork_rng(enabled=temperature is not None):
+        if temperature is not None:
+            torch.manual_seed(seed)
         for rows in _make_batches([len(ids) for ids in encoded], batch_size):
             width = max(len(encoded[row]) for row in rows)
             ids = torch.full((len(rows), width), tokenizer.pad_token_id)
@@ -199,9 +212,9 @@ def generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 max_new_tokens=max_new_tokens,
-                do_sample=False,
                 pad_token_id=tokenizer.pad_token_id,
                 eos_token_id=sorted(ends),
+                **sampling,
             )[:, width:].tolist()
             for row, tokens in zip(rows, written, strict=True):
                 end = next((place for place, token in enumerate(tokens) if token in ends), None)

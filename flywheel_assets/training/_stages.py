@@ -1,4 +1,4 @@
-"""Runs the two stages of a training, each with checkpoints from which a later process can continue.
+"""Runs the stages of a training, each with checkpoints from which a later process can continue.
 
 A stage's folder in the work folder:
 
@@ -32,6 +32,7 @@ from flywheel_assets.models.generation import (
     silence_libraries,
 )
 from flywheel_assets.models.rendering import load_tokenizer
+from flywheel_assets.training._one_stage import build_one_stage_rows, collate, make_one_stage_trainer_class
 from flywheel_assets.training.examples import Example
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import StageReport
@@ -44,7 +45,7 @@ _STAGE_FILE = "stage.json"
 
 
 def train_sft(base_model: str, examples: Sequence[Example], recipe: AdapterRecipe, folder: Path) -> StageReport:
-    """Run the first stage: a fresh adapter learns to write the chosen texts.
+    """Run SFT: a fresh adapter learns to write the chosen texts.
 
     A stage that is finished already is not run again.
     """
@@ -76,7 +77,7 @@ def train_sft(base_model: str, examples: Sequence[Example], recipe: AdapterRecip
 def train_preference(
     base_model: str, sft_adapter: Path, examples: Sequence[Example], recipe: AdapterRecipe, folder: Path
 ) -> StageReport:
-    """Run the second stage: the SFT adapter learns to prefer the chosen text, against itself as saved."""
+    """Run the preference stage: the SFT adapter learns to prefer the chosen text, against itself as saved."""
     if finished := _read_finished(folder):
         return finished
     from datasets import Dataset
@@ -110,8 +111,45 @@ def train_preference(
         return _run_trainer(trainer, folder)
 
 
+def train_one_stage(base_model: str, examples: Sequence[Example], recipe: AdapterRecipe, folder: Path) -> StageReport:
+    """Run the one stage: a fresh adapter learns to write and to prefer the chosen texts, against the base.
+
+    Rows without a rejected text are written only. Epochs and rate are those of SFT.
+    """
+    if finished := _read_finished(folder):
+        return finished
+    from functools import partial
+
+    from datasets import Dataset
+    from transformers import set_seed
+    from trl import DPOConfig
+
+    set_seed(recipe.seed)
+    tokenizer = load_tokenizer(base_model)
+    with silence_libraries():
+        base = load_base(base_model, recipe.device, recipe.quantization)
+        rows = build_one_stage_rows(base, examples, recipe.batch_size)
+        trainer = make_one_stage_trainer_class(recipe.preference_loss, recipe.preference_weight)(
+            model=base,
+            args=keep_to_one_gpu(
+                DPOConfig(
+                    **_build_arguments(recipe, folder, recipe.sft_epochs, recipe.sft_learning_rate),
+                    beta=recipe.beta,
+                    precompute_ref_log_probs=True,
+                    remove_unused_columns=False,
+                )
+            ),
+            data_collator=partial(collate, pad_token_id=tokenizer.pad_token_id),
+            train_dataset=Dataset.from_dict(rows),
+            processing_class=tokenizer,
+            peft_config=build_lora_config(recipe),
+            callbacks=[_make_completion_marker()],
+        )
+        return _run_trainer(trainer, folder)
+
+
 def build_sft_rows(examples: Sequence[Example]) -> dict[str, list[list[int]]]:
-    """Build the columns of the first stage's data; the loss looks at completions only."""
+    """Build the columns of SFT's data; the loss looks at completions only."""
     return {
         "input_ids": [example.prompt + example.chosen for example in examples],
         "labels": [[_IGNORED_LABEL] * len(example.prompt) + example.chosen for example in examples],
@@ -119,7 +157,7 @@ def build_sft_rows(examples: Sequence[Example]) -> dict[str, list[list[int]]]:
 
 
 def build_preference_rows(model: Any, pairs: Sequence[Example], batch_size: int) -> dict[str, list[Any]]:
-    """Build the columns of the second stage's data: token ids, and log probabilities under `model`, the reference."""
+    """Build the columns of the preference stage's data: token ids, and log probabilities under the reference model."""
     chosen = [(pair.prompt, pair.chosen) for pair in pairs]
     rejected = [(pair.prompt, pair.rejected or []) for pair in pairs]
     return {

@@ -1,10 +1,11 @@
 """Train one LoRA adapter from one gold version: `python -m flywheel_assets.training.adapter REQUEST.json`.
 
 A *fresh* adapter from the pinned base on everything in the export: going on from the last adapter with only new rows
-was measured to forget. First SFT on the users' texts plus accepted outputs and demonstrations, then a preference stage
-against the frozen SFT adapter. The second stage has to earn its place: some training subjects (never the holdout) are
-kept out of both stages, and where it writes worse for them, or for the outputs that users had accepted, than the SFT
-adapter does, or stops ending its texts, the SFT adapter is the challenger (see `selection`).
+was measured to forget. First SFT on the users' texts plus accepted outputs and demonstrations: the baseline. Then what
+the recipe's `stages` names: one stage from the base that writes and prefers, or a preference stage against the frozen
+SFT adapter. That adapter has to earn its place: some training subjects (never the holdout) are kept out of training,
+and where it writes worse for them, or for the outputs that users had accepted, than the SFT adapter does, or stops
+ending its texts, the SFT adapter is the challenger (see `_selection`).
 
     <output_dir>/adapter/       the challenger
     <output_dir>/sft_adapter/   the SFT baseline
@@ -47,8 +48,14 @@ from flywheel_assets.models.own_process import build_main, find_finished_report,
 from flywheel_assets.models.rendering import RowEncoder, load_tokenizer
 from flywheel_assets.records import make_stable_id
 from flywheel_assets.training._coverage import measure_coverage
-from flywheel_assets.training._selection import PREFERENCE, SFT, Choice, choose
-from flywheel_assets.training._stages import locate_result, release_memory, train_preference, train_sft
+from flywheel_assets.training._selection import DESCRIPTIONS, ONE_STAGE, PREFERENCE, SFT, Choice, choose
+from flywheel_assets.training._stages import (
+    locate_result,
+    release_memory,
+    train_one_stage,
+    train_preference,
+    train_sft,
+)
 from flywheel_assets.training.examples import Example, Split, encode, keep_back, select_unseen, split
 from flywheel_assets.training.memory import StageShape, check_memory, fit_into_memory
 from flywheel_assets.training.recipes import AdapterRecipe
@@ -68,7 +75,7 @@ _LIBRARIES = ("torch", "transformers", "trl", "peft")
 class _Rows:
     pairs: list[Example]
     others: list[Example]
-    """Accepted outputs and demonstrations: the first stage learns them with the pairs' chosen texts."""
+    """Accepted outputs and demonstrations: SFT and the one stage learn them with the chosen texts."""
     kept_back: list[ExportedRow]
     accepted_outputs: list[ExportedRow]
     counts: RowCounts
@@ -157,8 +164,7 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
         _copy_adapter(adapters[SFT], building / "sft_adapter")
         pq.write_table(deltas, building / DELTAS_FILE)
         write_report(building / REPORT_FILE, report)
-    for stage in (SFT, PREFERENCE):
-        shutil.rmtree(work / stage, ignore_errors=True)
+    _clear(work)
     return report
 
 
@@ -185,9 +191,13 @@ def _claim(work: Path, identity: str) -> None:
     """Claim the work folder for this request: checkpoints of another request must never be resumed from."""
     owner = work / "owner.txt"
     if not owner.exists() or owner.read_text() != identity:
-        for stage in (SFT, PREFERENCE):
-            shutil.rmtree(work / stage, ignore_errors=True)
+        _clear(work)
         replace_file(owner, identity.encode())
+
+
+def _clear(work: Path) -> None:
+    for stage in (SFT, PREFERENCE, ONE_STAGE):
+        shutil.rmtree(work / stage, ignore_errors=True)
 
 
 def _prepare(
@@ -231,30 +241,41 @@ def _train_stages(request: TrainingRequest, rows: _Rows, work: Path) -> tuple[di
     base = request.base_model
     stages = {SFT: fit_into_memory(recipe, lambda fitting: train_sft(base, mixed, fitting, work / SFT))}
     release_memory()
-    if not recipe.preference_epochs:
-        return stages, Choice(SFT, "The recipe has no preference stage.", {})
+    if not recipe.trains_preferences:
+        return stages, Choice(SFT, "The recipe has SFT alone.", {})
+    other = _name_other(recipe)
     if recipe.selection_share and len(rows.kept_back) < recipe.selection_min_rows:
         why = (
-            f"The preference stage was left out: fewer than {recipe.selection_min_rows} pairs would be kept back "
-            "to show that it is not inferior."
+            f"Only SFT was run: fewer than {recipe.selection_min_rows} pairs would be kept back "
+            f"to show that {DESCRIPTIONS[other]} is not inferior."
         )
         return stages, Choice(SFT, why, {})
     sft = locate_result(work / SFT)
-    stages[PREFERENCE] = fit_into_memory(
-        recipe, lambda fitting: train_preference(base, sft, rows.pairs, fitting, work / PREFERENCE)
-    )
+
+    def train_other(fitting: AdapterRecipe) -> StageReport:
+        if other == ONE_STAGE:
+            return train_one_stage(base, mixed, fitting, work / ONE_STAGE)
+        return train_preference(base, sft, rows.pairs, fitting, work / PREFERENCE)
+
+    stages[other] = fit_into_memory(recipe, train_other)
     if not recipe.selection_share:
-        return stages, Choice(PREFERENCE, "The recipe always takes the preference stage.", {})
-    adapters = {stage: locate_result(work / stage) for stage in (SFT, PREFERENCE)}
+        return stages, Choice(other, f"The recipe always takes {DESCRIPTIONS[other]}.", {})
+    adapters = {stage: locate_result(work / stage) for stage in (SFT, other)}
     return stages, choose(request.base_model, adapters, rows.kept_back, rows.accepted_outputs, recipe)
+
+
+def _name_other(recipe: AdapterRecipe) -> str:
+    return ONE_STAGE if recipe.stages == "one_stage" else PREFERENCE
 
 
 def _list_shapes(rows: _Rows, recipe: AdapterRecipe) -> dict[str, StageShape]:
     mixed = [*rows.pairs, *rows.others]
     shapes = {SFT: StageShape(len(mixed), 1, max(len(each.prompt) + len(each.chosen) for each in mixed))}
-    if recipe.preference_epochs:
-        longest = max(len(each.prompt) + max(len(each.chosen), len(each.rejected or ())) for each in rows.pairs)
-        shapes[PREFERENCE] = StageShape(len(rows.pairs), 2, longest)
+    if recipe.trains_preferences:
+        other = _name_other(recipe)
+        learnt = mixed if other == ONE_STAGE else rows.pairs
+        longest = max(len(each.prompt) + max(len(each.chosen), len(each.rejected or ())) for each in learnt)
+        shapes[other] = StageShape(len(learnt), 2, longest)
     return shapes
 
 

@@ -33,7 +33,7 @@ def keep_back(pairs: Sequence[ExportedRow], others: Sequence[ExportedRow], recip
     A hashed share of the *training* subjects, whole, because one person's edits resemble each other. The holdout stays
     out of every choice: a stage chosen on it would be scored on what chose it.
     """
-    if not recipe.preference_epochs:
+    if not recipe.trains_preferences:
         return frozenset()
     subjects = frozenset(row.subject for row in pairs if _hash_fraction(row.subject) < recipe.selection_share)
     halves = split(pairs, subjects)

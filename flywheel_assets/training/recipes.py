@@ -4,12 +4,14 @@ Defaults that differ from TRL's, and why:
 
 - `loss_types` apo_zero + sft (TRL: sigmoid): plain DPO lowers the likelihood of the chosen text most where an edit
   changed little; measured on edits, it collapsed to "claim is is is" at a reward accuracy of 1.00.
+- The one stage's loss is normalised over the whole optimiser step, and rows without a rejected text are in it (TRL: by
+  micro-batch, pairs only): accumulation must not change what a token weighs, and accepted outputs hold what works.
 - `sft_learning_rate` 2e-4 (2e-5), `preference_learning_rate` 5e-5 (1e-6): a LoRA adapter wants ten times the rate of
   full tuning or more, and the weighted sft loss holds the likelihood.
 - `warmup_ratio` 0.1 (none): a fresh adapter's first steps are its wildest.
 - `gradient_checkpointing` by device (on): on a CPU it costs 15 % of the time and memory is seldom short.
 - bf16 on CUDA only (everywhere): it costs 19 % on a CPU.
-- No dropout in the adapter: `disable_dropout` would silently zero it in the second stage only.
+- No dropout in the adapter: `disable_dropout` would silently zero it wherever preferences are learnt.
 - Reference log probabilities computed once (in every step): the same results for 21 % less CPU per step.
 """
 
@@ -28,6 +30,12 @@ _YOUNGER: Mapping[str, object] = {
     "weight_decay": 0.0,
     "use_rslora": False,
     "use_dora": False,
+    "stages": "two_stages",
+    "preference_loss": "apo_zero",
+    "preference_weight": 1.0,
+    # Not 0: trainings whose stages were compared by greedy answers alone stay finished.
+    "serving_temperature": 0.7,
+    "selection_samples": 4,
 }
 """Fields that were added later, with the value that says what was done before: whatever the default becomes."""
 
@@ -53,30 +61,42 @@ class AdapterRecipe(Checked):
     evaluation, as a chat endpoint does. False: the text itself, for products that complete a text."""
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Variables of the chat template, as serving sets them: {"enable_thinking": False}."""
+    stages: Literal["one_stage", "two_stages", "sft"] = "two_stages"
+    """"one_stage": chosen texts are written and preferred to the rejected ones in the same batches, against the frozen
+    base. "two_stages": first SFT, then a preference stage against the SFT adapter. "sft": SFT alone. An SFT adapter is
+    trained always: what the others are compared with."""
     sft_epochs: Positive = 3.0
-    """Passes of the first stage over chosen and accepted outputs."""
+    """Passes of SFT, and of the one stage, over chosen and accepted outputs."""
     sft_learning_rate: Positive = 2e-4
-    """Peak rate of the first stage, linear decay; 2e-3 suits models below ten million parameters."""
+    """Peak rate of SFT and of the one stage; 2e-3 suits models below ten million parameters."""
     preference_epochs: NotNegative = 1.0
-    """Passes of the second stage over the pairs; 0 leaves it out."""
+    """Passes of the preference stage over the pairs. 0 leaves every preference out, as `stages="sft"` does."""
     preference_learning_rate: Positive = 5e-5
-    """Peak rate of the second stage, linear decay; 5e-4 suits models below ten million parameters."""
+    """Peak rate of the preference stage; 5e-4 suits models below ten million parameters."""
     loss_types: tuple[str, ...] = ("apo_zero", "sft")
-    """TRL's losses of the second stage, summed."""
+    """TRL's losses of the preference stage, summed."""
     loss_weights: tuple[float, ...] = (0.2, 1.0)
     """One weight for each loss."""
+    preference_loss: Literal["apo_zero", "sigmoid"] = "apo_zero"
+    """Of the one stage, next to the loss of SFT; "sigmoid" is DPO."""
+    preference_weight: NotNegative = 1.0
+    """Of that loss, per row; the loss of SFT, per token, has 1."""
     beta: Positive = 0.1
-    """Strength of the pull towards the frozen SFT adapter."""
+    """Strength of the pull towards the reference: the base in the one stage, else the SFT adapter."""
     warmup_ratio: ShareBelowOne = 0.1
     """Share of each stage's steps in which its rate rises."""
     selection_share: ShareBelowOne = 0.08
-    """Share of the training subjects kept out of training, to choose between the stages; 0 always takes the second."""
+    """Share of the training subjects kept out, to compare the other adapter with SFT's; 0 always takes the other."""
     selection_min_rows: CountOrZero = 10
-    """With fewer pairs to keep back nothing could be compared: all are trained on, and the second stage is left out."""
+    """With fewer pairs to keep back nothing could be compared: all are trained on, and only SFT is run."""
     selection_margin: NotNegative = 0.01
-    """The second stage is inferior where its mean NED or missing ends exceed the SFT adapter's by more than this."""
+    """It is inferior where its mean NED, missing ends or wrong answers exceed the SFT adapter's by more than this."""
     selection_max_accepted_fallen: NotNegative = 0.02
     """It is also inferior where more than this share of the accepted outputs became less likely than under SFT."""
+    serving_temperature: Positive = 0.7
+    """At which the product samples its answers: evaluation and the comparison of the stages sample at it."""
+    selection_samples: CountOrZero = 4
+    """Answers sampled for each kept-back pair, to count those that people had corrected; 0: greedy answers only."""
     max_selection_rows: Count = 500
     """Most pairs, and most accepted outputs, that the stages write for to be compared; the first by hash."""
     checkpoint_every_steps: Count = 100
@@ -107,6 +127,11 @@ class AdapterRecipe(Checked):
     only for larger models on idle cores (0.5 M parameters, two busy cores: two threads took 8 × as long)."""
     seed: int = 0
     """Of the adapter's first weights and the order of rows."""
+
+    @property
+    def trains_preferences(self) -> bool:
+        """Return whether the recipe has more than SFT."""
+        return self.stages != "sft" and self.preference_epochs > 0
 
     @property
     def rendering(self) -> Rendering:

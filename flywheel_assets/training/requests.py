@@ -115,6 +115,8 @@ class SelectionScore(msgspec.Struct, frozen=True, kw_only=True):
     accepted_missing_end: float | None
     accepted_fallen: float | None
     """Share of those whose log p is lower than under the SFT adapter by more than the tolerance."""
+    wrong_answers: float | None = None
+    """Share of answers, sampled on pairs kept back, that still say what people had corrected; None: not sampled."""
 
 
 class AdapterCoverage(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +151,7 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     base_weights_sha256: str
     recipe: AdapterRecipe
     chosen_stage: str
-    """"sft" or "preference": whose adapter is the challenger."""
+    """"sft", "preference" or "one_stage": whose adapter is the challenger."""
     why: str
     """One sentence on the choice of the stage."""
     rows: RowCounts

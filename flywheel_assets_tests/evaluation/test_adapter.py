@@ -135,6 +135,33 @@ def test_the_report_reads_back_and_names_its_metrics(
     assert all(isinstance(value, float) for value in metrics.values())
 
 
+def test_wrong_answers_are_sampled_for_incumbent_sft_and_challenger_on_primary_pairs(
+    request_for: Callable[..., EvaluationRequest], adapters: Adapters, tmp_path: Path
+) -> None:
+    report = evaluate_adapter(request_for(**with_champion(adapters, tmp_path), samples=3))
+    assert set(report.wrong_answers) == {Scored.SFT, Scored.CHAMPION, Scored.CHALLENGER}
+    challenger = report.wrong_answers[Scored.CHALLENGER]
+    assert challenger.rows == report.scores[Scored.CHALLENGER][Stratum.PRIMARY].rows == 7
+    assert 0 <= challenger.low <= challenger.mean <= challenger.high <= 1  # type: ignore[operator]
+    assert report.scores[Scored.CHALLENGER][Stratum.PRIMARY].wrong_answer_rate == challenger.mean
+    assert report.scores[Scored.CHALLENGER][Stratum.REGRESSION].wrong_answer_rate is None
+    assert report.scores[Scored.BASE][Stratum.PRIMARY].wrong_answer_rate is None
+    metrics = report.list_metrics()
+    assert {"wrong_answer_rate/champion/low", "wrong_answer_rate/challenger/mean", "wrong_answer_fall/high"} <= set(
+        metrics
+    )
+    assert metrics["primary/challenger/wrong_answer_rate"] == challenger.mean
+
+
+def test_without_samples_there_is_no_rate_and_an_evaluation_of_before_stays_finished(
+    request_for: Callable[..., EvaluationRequest],
+) -> None:
+    """An upgrade began to sample; evaluations that were finished without it must not be in its way."""
+    before = evaluate_adapter(request_for(samples=0))
+    assert (before.wrong_answers, before.wrong_answer_fall) == ({}, None)
+    assert evaluate_adapter(request_for(samples=4)) == before
+
+
 def test_no_file_holds_a_users_text(request_for: Callable[..., EvaluationRequest], tmp_path: Path) -> None:
     evaluate_adapter(request_for())
     for path in (tmp_path / "evaluation").iterdir():

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flywheel_assets.evaluation.adapter import evaluate_adapter
-from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Stratum
+from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Stratum
 from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, hash_manifest
 from flywheel_assets.models.rendering import EncodedRow, RowEncoder, encode_rows
 from flywheel_assets.promotion.text_limits import Decision, PromotionLimits, decide
@@ -60,6 +60,18 @@ def test_the_good_adapter_passes(good: Turned) -> None:
     assert report.scores["base"][Stratum.PRIMARY].zero_edit == 0.0
     assert report.scores["challenger"][Stratum.PRIMARY].zero_edit > 0.9
     assert report.scores["challenger"][Stratum.PRIMARY].reward_accuracy == 1.0
+    assert report.wrong_answers[Scored.BASE].low > 0.5  # type: ignore[operator]
+    assert report.wrong_answers[Scored.CHALLENGER].high < 0.2  # type: ignore[operator]
+    assert report.wrong_answer_fall.low > 0.3  # type: ignore[operator, union-attr]
+
+
+def test_one_stage_passes_and_keeps_what_people_accepted(tmp_path: Path) -> None:
+    """From the base itself, with nothing but the recipe's word changed."""
+    report, decision = turn(tmp_path, week(), stages="one_stage", selection_share=0.0)
+    assert decision.promote, decision.sentence
+    assert report.challenger_sha256 != report.sft_sha256
+    assert report.scores["challenger"][Stratum.PRIMARY].zero_edit > 0.9
+    assert report.wrong_answers[Scored.CHALLENGER].mean < 0.02  # type: ignore[operator]
 
 
 def test_a_collapsed_adapter_is_blocked_though_it_prefers_every_chosen_text(tmp_path: Path) -> None:

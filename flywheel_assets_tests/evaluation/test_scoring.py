@@ -9,6 +9,7 @@ from flywheel_assets.evaluation._scoring import (
     build_scored_rows,
     compute_evidence,
     compute_scores_by_stratum,
+    compute_wrong_answers,
     join_models,
     measure_agreement,
     stratify,
@@ -30,6 +31,7 @@ def table(
     texts: list[str] | None = None,
     ended: list[bool] | None = None,
     log_p_chosen: list[float] | None = None,
+    wrong_answers: list[float | None] | None = None,
 ) -> pa.Table:
     rejected = [np.nan if each.rejected is None else -9.0 for _, each in rows]
     return build_scored_rows(
@@ -39,7 +41,27 @@ def table(
         np.array(log_p_chosen or [-1.0] * len(rows)),
         np.array(rejected),
         [3] * len(rows),
+        wrong_answers,
     )
+
+
+def test_wrong_answers_are_counted_by_person_on_primary_rows_and_paired_by_row() -> None:
+    """Three rows of one person and one of another: each person has one vote; rows without samples have none."""
+    rows = [
+        *((Stratum.PRIMARY, msgspec.structs.replace(row(number), subject=who)) for number, who in enumerate("aaabc")),
+        (Stratum.OLDER, msgspec.structs.replace(row(9), subject="d")),
+    ]
+    tables = {
+        Scored.BASE: table(rows, wrong_answers=[1.0, 1.0, 1.0, 1.0, None, 1.0]),
+        Scored.SFT: table(rows),
+        Scored.CHALLENGER: table(rows, wrong_answers=[0.5, 0.25, 0.0, 1.0, None, 0.0]),
+    }
+    rates, fall = compute_wrong_answers(tables, Scored.BASE)
+    assert set(rates) == {Scored.BASE, Scored.CHALLENGER}
+    assert (rates[Scored.CHALLENGER].mean, rates[Scored.CHALLENGER].clusters) == (0.625, 2)
+    assert fall is not None
+    assert (fall.mean, fall.rows) == (0.375, 4)
+    assert fall.low < 0.375 < fall.high  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(

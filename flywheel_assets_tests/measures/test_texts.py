@@ -12,6 +12,7 @@ from flywheel_assets.measures.texts import (
     bootstrap_clustered_mean,
     bound_mean_below,
     count_subjects_to_prove,
+    find_corrected,
     find_least_provable_mean,
     length_ratios,
     measure_repetition,
@@ -172,3 +173,70 @@ def test_what_can_never_be_proven() -> None:
     assert count_subjects_to_prove(floor=0.0, least=-1, greatest=1, alpha=1e-5) is None
     assert count_subjects_to_prove(floor=1.0, least=-1, greatest=1, alpha=0.05) is None
     assert count_subjects_to_prove(floor=-1.0, least=-1, greatest=1, alpha=0.05) == 1
+
+
+@pytest.mark.parametrize(
+    ("rejected", "chosen", "spans"),
+    [
+        (
+            'x = ledger.get_table("orders").head(5)',
+            'x = ledger.read("orders", limit=5)',
+            {"get_table": 8, ") . head (": 4},
+        ),
+        # Too short to mean something by itself: with its neighbours, counted by what was deleted.
+        ('cache.set("n", rows, 30)', 'cache.put("n", rows, ttl_s=30)', {"cache . set (": 3}),
+        ("It is not safe to go", "It is safe to go", {"is not": 3}),
+        # Two deletions that overlap once they are widened.
+        ('ledger.push(rows, table="n")', 'ledger.write("n", rows, mode="append")', {"push": 4, 'table = " n " )': 6}),
+        ("Short. And then more of it.", "Short.", {"And then more of it .": 15}),
+        ("a = 1", "a = 1  # remark", {}),
+        ("first second", "second first", {}),
+        ("go on, please", "go on please", {"on , please": 1}),
+        ("abc", "abc def", {}),
+        ("", "abc", {}),
+    ],
+)
+def test_what_a_correction_took_out(rejected: str, chosen: str, spans: dict[str, int]) -> None:
+    found = find_corrected(rejected, chosen)
+    assert found is not None
+    assert found.spans == {f" {span} ": letters for span, letters in spans.items()}
+
+
+@pytest.mark.parametrize(
+    ("answer", "repeats"),
+    [
+        ('y = ledger.get_table("orders").head(5)', True),
+        ('x = ledger . get_table("orders", limit=5)', True),  # most of what was deleted
+        ('x = ledger.read("orders").head(5)', False),  # less than half of it
+        ('x = ledger.read("orders", limit=5)', False),
+        ("get_tables head", False),  # whole words only
+        ("", False),
+        ("x x x x", False),
+    ],
+)
+def test_an_answer_that_still_says_what_people_corrected(answer: str, repeats: bool) -> None:
+    found = find_corrected('x = ledger.get_table("orders").head(5)', 'x = ledger.read("orders", limit=5)')
+    assert found is not None
+    assert found.is_repeated_in(answer) is repeats
+
+
+def test_where_nothing_was_deleted_only_the_whole_rejected_text_is_a_repetition() -> None:
+    """A person adds a sentence: what the model wrote is no fault as a part of a longer answer."""
+    found = find_corrected("Restart the server.", "Restart the server. Then clear the cache.")
+    assert found is not None
+    assert found.is_repeated_in("Restart  the server .")
+    assert not found.is_repeated_in("Restart the server. Then wait.")
+
+
+def test_a_change_of_spacing_alone_says_nothing() -> None:
+    assert find_corrected("f( a )", "f(a)") is None
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_a_persons_text_never_repeats_what_it_corrected_and_the_rejected_one_always_does(
+    rejected: str, chosen: str
+) -> None:
+    found = find_corrected(rejected, chosen)
+    if found is not None:
+        assert not found.is_repeated_in(chosen)
+        assert found.is_repeated_in(rejected)

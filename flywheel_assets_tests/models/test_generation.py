@@ -68,6 +68,30 @@ def test_a_generation_that_was_cut_off_says_so(base: tuple[Any, Any]) -> None:
     assert "print(orders, 12)".startswith(cut.text)
 
 
+def test_sampled_texts_follow_the_models_whole_distribution_and_their_seed(
+    base: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the model's own configuration would cut the distribution at its most likely token."""
+    import torch
+
+    monkeypatch.setattr(base[0].generation_config, "top_k", 1)
+    monkeypatch.setattr(base[0].generation_config, "top_p", 0.01)
+    prompts = encode(base[1], ["# read 5 invoices\n"]) * 64
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    first = generate(*base, prompts, 24, temperature=1.0, seed=1)
+    assert torch.rand(1) == expected, "the process keeps its own random numbers"
+    assert generate(*base, prompts, 24, temperature=1.0, seed=1) == first
+    assert generate(*base, prompts, 24, temperature=1.0, seed=2) != first
+    # A tenth of the base's pretraining had the right library.
+    right = sum("lake.read" in each.text for each in first) / 64
+    assert 0.01 < right < 0.3
+    (greedy,) = generate(*base, prompts[:1], 24)
+    cold = generate(*base, prompts[:8], 24, temperature=0.01, seed=1)
+    assert {each.text for each in cold} == {greedy.text}
+
+
 def test_log_probabilities_do_not_depend_on_the_batch(base: tuple[Any, Any]) -> None:
     texts = ["time.sleep(7)", "nonsense", "", "x" * 30, "tickets = sorted(tickets)", "bus.send(61, loans)"]
     together = log_p(*base, PROMPTS, texts, batch_size=4)

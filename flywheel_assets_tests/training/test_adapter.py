@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,33 @@ def test_too_few_people_to_compare_on_leave_the_second_stage_out(export: Path, t
     assert "left out" in report.why
     assert report.rows.pairs_used == 24
     assert report.adapter_sha256 == report.sft_adapter_sha256
+
+
+def test_one_stage_is_trained_from_the_base_next_to_the_sft_baseline(
+    trained: Trained, export: Path, tmp_path: Path
+) -> None:
+    asked = second_long(export, tmp_path, stages="one_stage")
+    report = train_adapter(asked)
+    assert set(report.stages) == {"sft", "one_stage"}
+    assert report.stages["one_stage"].steps == report.stages["sft"].steps
+    assert report.sft_adapter_sha256 == trained.report.sft_adapter_sha256
+    assert report.memory.keys() == {"sft", "one_stage"}
+    assert report.memory["one_stage"].sequences == 2 * report.memory["sft"].sequences
+    assert "one stage" in report.why
+    assert "wrong answers" in report.why
+    assert all(0 <= each.wrong_answers <= 1 for each in report.selection.values())  # type: ignore[operator]
+    assert {path.name for path in (tmp_path / "work").iterdir()} <= {"owner.txt", "trainer.lock"}
+    always = second_long(export, tmp_path / "always", stages="one_stage")
+    always = changed(always, recipe=replace(always.recipe, selection_share=0.0))
+    report = train_adapter(always)
+    assert report.chosen_stage == "one_stage"
+    assert report.adapter_sha256 != report.sft_adapter_sha256
+
+
+def test_a_recipe_of_sft_alone_keeps_nobody_back(export: Path, tmp_path: Path) -> None:
+    report = train_adapter(second_long(export, tmp_path, stages="sft"))
+    assert (report.chosen_stage, set(report.stages)) == ("sft", {"sft"})
+    assert report.rows.pairs_kept_back == 0
 
 
 def test_an_inferior_second_stage_makes_the_sft_adapter_the_challenger(tmp_path: Path) -> None:

@@ -40,6 +40,11 @@ def test_plain_dpo_is_not_the_default() -> None:
         ({"optimizer": "adam"}, "optimizer"),
         ({"lr_scheduler_type": "step"}, "lr_scheduler_type"),
         ({"weight_decay": -0.1}, "weight_decay"),
+        ({"stages": "three_stages"}, "stages"),
+        ({"preference_loss": "ipo"}, "preference_loss"),
+        ({"preference_weight": -1.0}, "preference_weight"),
+        ({"serving_temperature": 0.0}, "serving_temperature"),
+        ({"selection_samples": -1}, "selection_samples"),
         ({"gradient_checkpointing": "auto"}, "gradient_checkpointing"),
     ],
 )
@@ -75,9 +80,25 @@ def test_a_finished_training_answers_its_request_after_recipes_got_new_fields() 
     assert adapter._compute_identity(asked, "b") == recorded
     by_device = msgspec.structs.replace(asked, recipe=replace(older, gradient_checkpointing=None))
     assert adapter._compute_identity(by_device, "b") == recorded
-    for changes in ({"use_dora": True}, {"weight_decay": 0.1}, {"quantization": "4bit"}, {"lora_rank": 8}):
+    for changes in (
+        *({"use_dora": True}, {"weight_decay": 0.1}, {"quantization": "4bit"}, {"lora_rank": 8}),
+        *(
+            {"stages": "one_stage"},
+            {"selection_samples": 2},
+            {"preference_weight": 0.5},
+            {"preference_loss": "sigmoid"},
+        ),
+    ):
         other = msgspec.structs.replace(asked, recipe=replace(older, **changes))
         assert adapter._compute_identity(other, "b") != recorded
+
+
+@pytest.mark.parametrize(
+    ("stages", "preference_epochs", "trains"),
+    [("one_stage", 1.0, True), ("two_stages", 0.5, True), ("sft", 1.0, False), ("one_stage", 0.0, False)],
+)
+def test_which_recipes_train_preferences(stages: Any, preference_epochs: float, trains: bool) -> None:
+    assert AdapterRecipe(stages=stages, preference_epochs=preference_epochs).trains_preferences is trains
 
 
 def test_recipes_and_requests_load_without_torch() -> None:

@@ -53,3 +53,11 @@ def test_a_second_stage_that_begins_to_forget_is_inferior_before_its_writing_sho
     """
     second = replace(SFT, accepted_fallen=0.18)
     assert find_inferiorities(SFT, second, AdapterRecipe()) == ["likelihood of accepted outputs"]
+
+
+def test_an_adapter_whose_sampled_answers_repeat_what_people_corrected_is_inferior() -> None:
+    """Greedy texts and likelihoods are as good as SFT's; it is the sampled answers that its users will see."""
+    first = replace(SFT, wrong_answers=0.03)
+    assert find_inferiorities(first, replace(SFT, wrong_answers=0.05), AdapterRecipe()) == ["wrong answers"]
+    for better in (0.0, 0.03, 0.035, None):
+        assert find_inferiorities(first, replace(SFT, wrong_answers=better), AdapterRecipe()) == []

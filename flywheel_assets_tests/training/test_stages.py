@@ -16,6 +16,7 @@ from flywheel_assets_tests.training.small_world import RECIPE, blank_base
 
 TINY = replace(RECIPE, batch_size=2, sft_epochs=3.0, preference_epochs=3.0, checkpoint_every_steps=2)
 PAIRS = [Example(f"pair-{n}", [10 + n, 11], [20 + n, 21, 2], [30 + n, 2]) for n in range(8)]
+MIXED = [*PAIRS[:5], *(Example(f"accepted-{n}", [40 + n], [50 + n, 51, 2], None) for n in range(3))]
 
 
 class KilledError(Exception):
@@ -25,6 +26,8 @@ class KilledError(Exception):
 def train(stage: str, folder: Path, sft: Path | None = None) -> stages.StageReport:
     if stage == "sft":
         return stages.train_sft(str(blank_base()), PAIRS, TINY, folder)
+    if stage == "one_stage":
+        return stages.train_one_stage(str(blank_base()), MIXED, TINY, folder)
     assert sft is not None
     return stages.train_preference(str(blank_base()), sft, PAIRS, TINY, folder)
 
@@ -82,7 +85,7 @@ def test_a_collated_preference_batch_is_exactly_this() -> None:
     assert batch["ref_rejected_logps"].tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
 
-@pytest.mark.parametrize("stage", ["sft", "preference"])
+@pytest.mark.parametrize("stage", ["sft", "preference", "one_stage"])
 def test_a_killed_stage_goes_on_from_its_checkpoint_and_ends_with_the_same_adapter(
     stage: str, tmp_path: Path, sft: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,9 +129,10 @@ def test_only_lora_weights_are_trained_and_saved(sft: Path, tmp_path: Path) -> N
         return hashlib.sha256((blank_base() / "model.safetensors").read_bytes()).hexdigest()
 
     before = digest()
-    train("preference", tmp_path, sft)
+    train("preference", tmp_path / "preference", sft)
+    train("one_stage", tmp_path / "one")
     assert digest() == before
-    for folder in (sft, stages.locate_result(tmp_path)):
+    for folder in (sft, *(stages.locate_result(tmp_path / name) for name in ("preference", "one"))):
         with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
             names = list(weights.keys())
         assert names

@@ -143,6 +143,7 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
             anchor_export_dir=str(anchor.export) if anchor and anchor != serving else None,
             anchor_adapter=str(anchor.training / "adapter") if anchor and anchor != serving else None,
             rendering=application.recipe.rendering,
+            temperature=application.recipe.serving_temperature,
             output_dir=str(folder.evaluation),
             work_dir=str(stores.scratch("evaluation", application.name, folder.version)),
         )

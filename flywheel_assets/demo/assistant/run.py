@@ -29,7 +29,7 @@ from flywheel_assets.stores import Stores
 from flywheel_assets.training.recipes import AdapterRecipe
 
 # Rates that suit the demo's half a million parameters; the recipe's defaults are for models a thousand times as large.
-_RECIPE = AdapterRecipe(
+DEMO_RECIPE = AdapterRecipe(
     max_length=128, sft_epochs=4.0, sft_learning_rate=2e-3, preference_learning_rate=2e-4, checkpoint_every_steps=200
 )
 _THRESHOLDS = (250, 120)
@@ -44,7 +44,7 @@ def configure_demo(base_model: str, turn: int) -> PreferenceApplication:
         trigger=Trigger(min_new_pairs=_THRESHOLDS[min(turn, len(_THRESHOLDS) - 1)], min_new_partitions=5),
         # At this size a tenth of accepted outputs is a few dozen rows, which did not protect the neutral idioms.
         resolution=ResolutionRules(per_user_cap=15, holdout_share=0.20, accepted_min_ratio=0.4),
-        recipe=_RECIPE,
+        recipe=DEMO_RECIPE,
     )
 
 
