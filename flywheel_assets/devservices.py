@@ -9,7 +9,6 @@ even when `flywheel dev` itself was killed.
 
 import fcntl
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from rich.console import Console
 from flywheel_assets.discovery import find_applications
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.settings import build_subprocess_environment, read_settings
+from flywheel_assets.startup.checks import check_workspace
 from flywheel_assets.startup.readiness import Awaited, print_ready, wait_until_ready
 from flywheel_assets.stores import prepare_dagster_home
 
@@ -126,26 +126,6 @@ def hold_home(home: Path) -> Iterator[int]:
 
 def _note_processes(lock: int, processes: Sequence["subprocess.Popen[bytes]"]) -> None:
     os.pwrite(lock, " ".join(str(process.pid) for process in processes).encode(), 0)
-
-
-def check_workspace(workspace: Path) -> None:
-    """Refuse a workspace.yaml without a code location for an application that capture takes events for.
-
-    It is not added silently: next to a location that serves it under another name every sensor would run twice.
-
-    Raises:
-        SettingsError: an application has none.
-    """
-    lines = [line.partition("#")[0] for line in workspace.read_text().splitlines()]
-    for name, place in find_applications().items():
-        module = re.compile(rf"[\s\"']{re.escape(place.module)}(\.definitions)?[\s\"']*$")
-        location = re.compile(rf"location_name:\s*[\"']?{re.escape(name)}[\"']?\s*$")
-        if not any(module.search(line) or location.search(line) for line in lines):
-            raise SettingsError(
-                f"{workspace.absolute()} has no code location for application {name!r} ({place.module}, "
-                f"{place.origin}); add one with module_name: {place.module} (or {place.module}.definitions, where "
-                f"`defs` is there) and location_name: {name}"
-            )
 
 
 def _list_services(webserver_port: int, mlflow_port: int) -> list[Service]:

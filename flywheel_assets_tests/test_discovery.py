@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from flywheel_assets.cli.init import Kind, write_project
-from flywheel_assets.devservices import check_workspace
 from flywheel_assets.discovery import Place, find_applications, load_application, load_definitions
 from flywheel_assets.errors import SettingsError, UnknownNameError
 from flywheel_assets.settings import read_settings
+from flywheel_assets.startup.checks import check_workspace
 from flywheel_assets_tests.command_line import ROOT, flywheel
 
 APPLICATION = """

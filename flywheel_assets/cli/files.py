@@ -23,7 +23,7 @@ from flywheel_assets.cli.terminal import (
     open_stores,
     print_reasons,
 )
-from flywheel_assets.formats.reading.entries import Quoting
+from flywheel_assets.formats.reading.quoting import Quoting
 
 if TYPE_CHECKING:
     from flywheel_assets.application import FlywheelApplication

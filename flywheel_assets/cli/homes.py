@@ -162,7 +162,7 @@ def upgrade(yes: Yes = False) -> None:
     if not yes:
         console.print(
             f"would upgrade these tables, and name release {__version__} in the home's markers; rows stay as they "
-            "are. Make a copy first, then repeat the command with --yes.",
+            "are. Run `flywheel backup` first, then repeat the command with --yes.",
             soft_wrap=True,
         )
         return

@@ -3,27 +3,23 @@
 import os
 import signal
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from importlib import import_module
-from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flywheel_assets.application import FlywheelApplication, PreferenceApplication
-from flywheel_assets.capture.doctor import Finding, Verdict, examine_service
-from flywheel_assets.cli.terminal import app, console, find_applications, load_application, open_stores, read_settings
+from flywheel_assets.cli.terminal import app, console, find_applications, load_application, open_stores
 from flywheel_assets.cli.trace import open_traced_places
-from flywheel_assets.errors import FlywheelError, SettingsError, UnknownNameError
-from flywheel_assets.models.base_model import PLAIN_TURNS, SET_A_TEMPLATE, examine_base_model
+from flywheel_assets.errors import SettingsError, UnknownNameError
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
+    from flywheel_assets.application import FlywheelApplication
     from flywheel_assets.capture.auth.access import Access
     from flywheel_assets.capture.bulk import HistoryPlace
     from flywheel_assets.capture.endpoints import EventLog
@@ -64,7 +60,7 @@ def capture() -> None:
 def _build_pages(
     event_log: "EventLog",
     access: "Access",
-    applications: list[FlywheelApplication],
+    applications: "list[FlywheelApplication]",
     reviewed: "list[Reviewed]",
     stores: "Stores",
 ) -> "list[BaseRoute]":
@@ -118,7 +114,7 @@ def _open_history(stores: "Stores") -> "HistoryPlace":
     return HistoryPlace(open_log, report)
 
 
-def open_reviewed_rows(application: FlywheelApplication, stores: "Stores") -> "Reviewed":
+def open_reviewed_rows(application: "FlywheelApplication", stores: "Stores") -> "Reviewed":
     """Open the rows of one application that people review, where the settings say that they lie."""
     from flywheel_assets.review.queue import Reviewed
 
@@ -171,7 +167,8 @@ def demo(
     os._exit(0)
 
 
-_COLOURS = {Verdict.FINE: "green", Verdict.LOOK: "yellow", Verdict.BROKEN: "bold red"}
+_COLOURS = {"fine": "green", "look": "yellow", "broken": "bold red"}
+"""By verdict."""
 
 
 @app.command()
@@ -182,8 +179,12 @@ def doctor(
 
     The exit code is 1 when something is broken.
     """
-    findings = _check_everything()
-    is_broken = any(finding.verdict is Verdict.BROKEN for finding in findings)
+    import msgspec
+
+    from flywheel_assets.startup.doctor import examine_everything
+
+    findings = examine_everything()
+    is_broken = any(finding.verdict == "broken" for finding in findings)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode({"broken": is_broken, "findings": findings})).decode())
         raise typer.Exit(1 if is_broken else 0)
@@ -195,124 +196,6 @@ def doctor(
     console.print(table)
     if is_broken:
         raise typer.Exit(1)
-
-
-def _check_everything() -> list[Finding]:
-    try:
-        return [
-            *_check_applications(),
-            *_check_workspace(),
-            *_check_launcher(),
-            *_check_places(),
-            *examine_service(read_settings()),
-        ]
-    except SettingsError as error:
-        return [Finding("settings", Verdict.BROKEN, str(error))]
-
-
-def _check_launcher() -> list[Finding]:
-    from flywheel_assets.defs.launcher import explain_unsupervised
-
-    problem = explain_unsupervised(read_settings().resolve_dagster_home())
-    remedy = "copy `run_launcher` and `run_monitoring` from the project's dagster.yaml, and restart Dagster"
-    return [] if problem is None else [Finding("dagster", Verdict.LOOK, problem, remedy)]
-
-
-def _check_workspace() -> list[Finding]:
-    """Say whether Dagster would load every application that capture takes events for."""
-    from flywheel_assets.devservices import check_workspace
-
-    workspace = Path("workspace.yaml")
-    if not workspace.exists():
-        problem = f"{workspace.absolute()} does not exist, so `flywheel dev` does not start here"
-        return [Finding("workspace", Verdict.LOOK, problem, "run from the project's folder")]
-    try:
-        check_workspace(workspace)
-    except SettingsError as error:
-        # Capture works without it, and so does Dagster where another workspace is served.
-        return [Finding("workspace", Verdict.LOOK, f"`flywheel dev` does not start here: {error}")]
-    return [Finding("workspace", Verdict.FINE, f"{workspace.absolute()} names every application")]
-
-
-def _check_places() -> list[Finding]:
-    from flywheel_assets.startup.checks import check_places
-
-    stores, names = open_stores(), []
-    with suppress(SettingsError):  # `_check_applications` has reported it
-        names = list(find_applications())
-    return check_places(stores, names, [("dagster", 3000), ("mlflow", 5000)])
-
-
-def _check_applications() -> list[Finding]:
-    """Report on each application, for capture starts only where every one of them loads, and on its base model."""
-    try:
-        places = find_applications()
-    except SettingsError as error:
-        return [Finding("applications", Verdict.BROKEN, str(error))]
-    findings = []
-    for name, place in places.items():
-        try:
-            application = load_application(name)
-        except SettingsError as error:
-            findings.append(Finding(f"application {name}", Verdict.BROKEN, str(error)))
-        else:
-            findings.append(Finding(f"application {name}", Verdict.FINE, f"{place.module}, {place.origin}"))
-            if isinstance(application, PreferenceApplication):
-                findings.append(_check_base_model(application))
-            findings.append(_check_feasibility(application))
-    return findings
-
-
-def _check_feasibility(application: FlywheelApplication) -> Finding:
-    """Say whether the promotion gate could decide about a version that is cut now; of no lake nothing is read."""
-    from flywheel_assets.defs.automation.feasibility import foresee_decision
-
-    subject, stores, name = f"promotion of {application.name}", open_stores(), application.name
-    try:
-        lake = stores.lake(name)
-        if not (lake.is_begun and lake.has_table(application.tables.gold)):
-            return Finding(subject, Verdict.FINE, "there are no tables yet, so nothing can be foreseen")
-        outlook = foresee_decision(application, lake, stores.versions(name))
-    except FlywheelError as error:
-        return Finding(subject, Verdict.BROKEN, str(error))
-    verdict = Verdict.FINE if outlook.can_decide else Verdict.LOOK
-    return Finding(subject, verdict, outlook.sentence, outlook.remedy)
-
-
-def _check_base_model(application: PreferenceApplication) -> Finding:
-    """Say which tokenizer and chat template the application's versions are judged and trained with."""
-    subject, name, stores = f"base model of {application.name}", application.base_model, open_stores()
-    found = stores.base_model(name)
-    try:
-        files = examine_base_model(found)
-    except SettingsError as error:
-        return Finding(subject, Verdict.BROKEN, str(error))
-    if not files.is_local and stores.where.hub_offline:
-        models = stores.where.resolve_models_dir()
-        problem = f"{name!r} is not in {models}, and FLYWHEEL_HUB_OFFLINE keeps trainings away from the hub"
-        return Finding(subject, Verdict.BROKEN, problem, f"put the model into {models / name}")
-    if not files.is_local:
-        models = stores.where.resolve_models_dir()
-        return Finding(
-            subject,
-            Verdict.LOOK,
-            f"{name!r} is not in {models}, so the first version looks for it on the hub; which chat template it has is "
-            "seen then",
-            f"put the model into {models / name}, or check that {name!r} is its id on the hub",
-        )
-    if files.chat_template is None:
-        return Finding(
-            subject,
-            Verdict.LOOK,
-            f"the tokenizer in {found} has no chat template: prompts that are text are sent as they are, and "
-            f"{PLAIN_TURNS}",
-            SET_A_TEMPLATE,
-        )
-    text = "become one user turn" if application.recipe.wrap_text_prompts else "are sent as they are"
-    sentence = (
-        f"the tokenizer in {found}, with the chat template of {files.chat_template}; prompts that are text {text}"
-    )
-    return Finding(subject, Verdict.FINE, sentence)
 
 
 @app.command()

@@ -4,6 +4,7 @@ A round trip writes one small file or object and deletes it; nothing else is cha
 there yet.
 """
 
+import re
 import secrets
 import shutil
 import socket
@@ -17,7 +18,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flywheel_assets.capture.doctor import Finding, Verdict
-from flywheel_assets.errors import FlywheelError
+from flywheel_assets.discovery import find_applications
+from flywheel_assets.errors import FlywheelError, SettingsError
 from flywheel_assets.settings import Settings
 from flywheel_assets.stores import Stores
 
@@ -25,6 +27,26 @@ LEAST_FREE_BYTES = 2**30
 _SKEW_LOOK_S = 5.0
 _SKEW_BROKEN_S = 300.0
 """Signatures of S3 are refused at fifteen minutes; days close fifteen minutes after midnight."""
+
+
+def check_workspace(workspace: Path) -> None:
+    """Refuse a workspace.yaml without a code location for an application that capture takes events for.
+
+    It is not added silently: next to a location that serves it under another name every sensor would run twice.
+
+    Raises:
+        SettingsError: an application has none.
+    """
+    lines = [line.partition("#")[0] for line in workspace.read_text().splitlines()]
+    for name, place in find_applications().items():
+        module = re.compile(rf"[\s\"']{re.escape(place.module)}(\.definitions)?[\s\"']*$")
+        location = re.compile(rf"location_name:\s*[\"']?{re.escape(name)}[\"']?\s*$")
+        if not any(module.search(line) or location.search(line) for line in lines):
+            raise SettingsError(
+                f"{workspace.absolute()} has no code location for application {name!r} ({place.module}, "
+                f"{place.origin}); add one with module_name: {place.module} (or {place.module}.definitions, where "
+                f"`defs` is there) and location_name: {name}"
+            )
 
 
 def check_places(stores: Stores, applications: Iterable[str], ports: Iterable[tuple[str, int]]) -> list[Finding]:

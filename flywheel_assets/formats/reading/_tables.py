@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from flywheel_assets.errors import InvalidEventError
-from flywheel_assets.formats.reading.entries import Entry, Quoting, ReadingOptions, Unreadable
+from flywheel_assets.formats.reading.entries import Entry, ReadingOptions, Unreadable
+from flywheel_assets.formats.reading.quoting import Quoting
 
 _DELIMITERS = ("\t", ";", ",", "|")
 _NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}

@@ -4,12 +4,12 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from flywheel_assets.errors import InvalidEventError
+from flywheel_assets.formats.reading.quoting import Quoting
 from flywheel_assets.wire import decode_strictly
 
 LONGEST_BYTES = 64 * 2**20
@@ -29,15 +29,6 @@ class Unreadable(msgspec.Struct, frozen=True, gc=False):
 
     number: int
     problem: str
-
-
-class Quoting(StrEnum):
-    """Says what quotation marks mean in a table."""
-
-    CSV = "csv"
-    """As RFC 4180 has it: they surround cells, and stand doubled within."""
-    NONE = "none"
-    """Nothing: they are characters like any other."""
 
 
 def _deny(_: Mapping[str, Any]) -> bool:

@@ -10,7 +10,8 @@ from flywheel_assets.formats.reading._objects import is_lines, read_document, re
 from flywheel_assets.formats.reading._parquet import MAGIC, read_parquet
 from flywheel_assets.formats.reading._streams import HEAD_BYTES, Filled, decode_text, inflate
 from flywheel_assets.formats.reading._tables import Table
-from flywheel_assets.formats.reading.entries import Entry, Quoting, ReadingOptions, Unreadable
+from flywheel_assets.formats.reading.entries import Entry, ReadingOptions, Unreadable
+from flywheel_assets.formats.reading.quoting import Quoting
 from flywheel_assets.formats.reading.sources import Source
 
 

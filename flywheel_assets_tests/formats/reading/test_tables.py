@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from flywheel_assets.errors import InvalidEventError
-from flywheel_assets.formats.reading.entries import Entry, Quoting, ReadingOptions, Unreadable
+from flywheel_assets.formats.reading.entries import Entry, ReadingOptions, Unreadable
 from flywheel_assets.formats.reading.opening import open_reading
+from flywheel_assets.formats.reading.quoting import Quoting
 from flywheel_assets.formats.reading.sources import hold_bytes
 
 

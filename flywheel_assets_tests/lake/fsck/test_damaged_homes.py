@@ -1,6 +1,9 @@
 """`flywheel fsck` over a real small home: each kind of file is damaged in turn, found, and nothing else is reported."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +56,7 @@ FILES = {
 TABLES = ("raw_predictions", "joined_feedback", "curated_dpo_pairs", "ledger", "erasures")
 PARTS = ("metadata", "manifest list", "manifest", "data", "earlier metadata")
 KINDS = [*FILES, *(f"{part} of {table}" for table in TABLES for part in PARTS)]
+FEW_KINDS = [*FILES, *(f"{part} of curated_dpo_pairs" for part in PARTS)]
 UNNOTICED = {
     # Nothing needs them, or they are made again.
     ("mark of landing", "deleted"),
@@ -133,7 +137,7 @@ def test_a_home_as_it_was_made_has_no_finding(prepared: PreparedFolder) -> None:
     assert report.looked_at["receipts"] == 1
 
 
-@pytest.mark.parametrize(("number", "kind"), list(enumerate(KINDS)))
+@pytest.mark.parametrize(("number", "kind"), list(enumerate(FEW_KINDS)))
 def test_a_damaged_file_is_found_and_nothing_else_is(
     prepared: PreparedFolder, files: Mapping[str, str], number: int, kind: str
 ) -> None:
@@ -208,10 +212,8 @@ def read_in_sentences(prepared: PreparedFolder, files: Mapping[str, str], kind: 
     ("kind", "how"),
     [
         ("data of curated_dpo_pairs", "garbage"),
-        ("manifest list of curated_dpo_pairs", "truncated"),
-        ("metadata of ledger", "garbage"),
-        ("manifest of an export", "truncated"),
         ("decision", "garbage"),
+        *(pytest.param(kind, how, marks=pytest.mark.slow) for kind in KINDS for how in ("truncated", "deleted")),
     ],
 )
 def test_no_command_ends_in_a_traceback(
@@ -252,10 +254,16 @@ def test_repairs_that_lose_nothing(prepared: PreparedFolder, files: Mapping[str,
     assert flywheel(home, "verify", "--application", NAME).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_day_is_made_again_from_landing(prepared: PreparedFolder, files: Mapping[str, str]) -> None:
     home, path = damage(prepared, files, "data of joined_feedback", "flipped")
     before = read_entries(open_stores(home).lake(NAME), "joined_feedback", DAYS)
-    done = flywheel(home, "fsck", "--repair", "--application", NAME)
+    # A process of its own: definitions are made once a process, for the days of one home.
+    command = [sys.executable, "-m", "flywheel_assets.cli", "fsck", "--repair", "--application", NAME]
+    settings = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**settings, "FLYWHEEL_HOME": str(home)}
+    )
     assert "made 2026-03-0" in done.stdout, done.stdout + done.stderr
     # The old state, which will expire, still has the damaged file: it is named, and needs no person.
     assert str(path) in done.stdout
