@@ -105,7 +105,10 @@ class LandingRetiredError(LandingError):
 
 
 class DamagedFileError(PermanentError):
-    """A file cannot be read any more, or is gone; the message names it, what it belongs to, and the way back."""
+    """A file cannot be read any more, or is gone.
+
+    The message names it, the thing that it belongs to, and the way back.
+    """
 
 
 class MissingInputError(PermanentError):

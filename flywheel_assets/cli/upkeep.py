@@ -243,7 +243,7 @@ def explain_damage(error: Exception) -> bool:
 def _print_report_as_json(report: "Report", mended: list[str]) -> None:
     import msgspec
 
-    told = {
+    content = {
         "findings": [
             {
                 "place": each.place,
@@ -260,7 +260,7 @@ def _print_report_as_json(report: "Report", mended: list[str]) -> None:
         "bytes_read": report.bytes_read,
         "not_looked_at": report.not_looked_at,
     }
-    typer.echo(msgspec.json.encode(told).decode())
+    typer.echo(msgspec.json.encode(content).decode())
 
 
 def _repair_findings(

@@ -244,10 +244,11 @@ def _train_stages(request: TrainingRequest, rows: _Rows, work: Path) -> tuple[di
     if not recipe.trains_preferences:
         return stages, Choice(SFT, "The recipe has SFT alone.", {})
     other = _name_other(recipe)
+    described = DESCRIPTIONS[other]
     if recipe.selection_share and len(rows.kept_back) < recipe.selection_min_rows:
         why = (
-            f"Only SFT was run: fewer than {recipe.selection_min_rows} pairs would be kept back "
-            f"to show that {DESCRIPTIONS[other]} is not inferior."
+            f"{described[0].upper()}{described[1:]} was left out: fewer than {recipe.selection_min_rows} pairs would be "
+            "kept back to show that it is not inferior."
         )
         return stages, Choice(SFT, why, {})
     sft = locate_result(work / SFT)
@@ -259,7 +260,7 @@ def _train_stages(request: TrainingRequest, rows: _Rows, work: Path) -> tuple[di
 
     stages[other] = fit_into_memory(recipe, train_other)
     if not recipe.selection_share:
-        return stages, Choice(other, f"The recipe always takes {DESCRIPTIONS[other]}.", {})
+        return stages, Choice(other, f"The recipe always takes {described}.", {})
     adapters = {stage: locate_result(work / stage) for stage in (SFT, other)}
     return stages, choose(request.base_model, adapters, rows.kept_back, rows.accepted_outputs, recipe)
 

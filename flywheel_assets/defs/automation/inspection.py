@@ -1,4 +1,7 @@
-"""Inspects a home for damage: `flywheel fsck`, and a check that looks at a sample every day and at all on Sundays."""
+"""Inspects a home for damage: for `flywheel fsck`, and as a daily check.
+
+The check reads new files and a sample of the old ones every day, and everything on Sundays.
+"""
 
 import time
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Checks that a home's parts carry one id, that its small files can be read, and that no killed process left work."""
+"""Checks a home's ids and small files, and looks for work that killed processes left."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta

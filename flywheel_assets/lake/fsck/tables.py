@@ -1,4 +1,4 @@
-"""Checks every file that a table of the catalog needs, by its structure and, as far as it is drawn, by its content.
+"""Checks the structure of every file that a table needs, and the content of those that are drawn.
 
 No file of a table changes once it is there. So the first look at a content decodes it and keeps its sha256 in
 `<home>/fsck/<application>.json`; every later look compares: a flipped byte, which most formats would decode without a

@@ -383,9 +383,10 @@ class LandingZone:
 
     @contextmanager
     def fetch(self, landed: LandedDay, scratch: Path) -> Iterator[Sequence[Path]]:
-        """Yield the day's segments, which are files of this machine already; of a closed day their sha256 is compared.
+        """Yield the day's segments, which are files of this machine already.
 
-        A segment that was altered at equal size was once read without a word. Hashing costs a tenth of decoding.
+        Of a closed day their sha256 is compared. A segment that was altered at equal size was once read without a word.
+        Hashing costs a tenth of decoding.
 
         Raises:
             ClosedDayError: a segment's content is not what the day's closing recorded.
@@ -666,7 +667,7 @@ def read_closing(closed_file: Path) -> Closing:
 
 
 def list_unfinished(folder: Path) -> list[Path]:
-    """List the files of a day that an erasure or an import of history has not finished; living ones have some, too."""
+    """List a day's files that an erasure or an import of history has not finished; living ones have some, too."""
     return sorted(path for ending in (_BUILDING, _ADDING) for path in folder.glob(f"*{ending}"))
 
 

@@ -54,7 +54,7 @@ _Result = TypeVar("_Result")
 def _name_damaged_files(
     method: Callable[Concatenate["Lake", _Arguments], _Result],
 ) -> Callable[Concatenate["Lake", _Arguments], _Result]:
-    """Decorate a method that reads a table: where it fails, and files of the table are damaged, the error names them.
+    """Decorate a method that reads a table, so that its error names the table's damaged files.
 
     Raises:
         DamagedFileError: instead of a library's error; the message names table, file and way back.

@@ -240,7 +240,7 @@ def _list_entries(folder: Path) -> Iterator[Path]:
 
 
 def find_last_write(path: Path) -> float:
-    """Find the time of the last write to a file, or to a folder and anything in it, as seconds of the epoch."""
+    """Find the time of the last write to a file or into a folder, as seconds of the epoch."""
     times = [0.0]
     for each in [path, *(path.rglob("*") if path.is_dir() else ())]:
         try:
