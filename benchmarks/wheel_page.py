@@ -1,7 +1,7 @@
-"""The page of the wheel of a year-old flywheel costs under a second of CPU, and nothing while no number changed.
+"""The page of the wheel of a year-old flywheel costs under a second of CPU, and little while no number changed.
 
-Claim: with 365 closed days, 26 versions and daily reports of two model versions, the first page takes less than 1 s of
-CPU, one that finds nothing changed less than 50 ms, and one after a day was materialized again less than 1 s.
+Claim: with 365 closed days, 26 versions and daily reports of two model versions, the first page takes about 1 s of CPU,
+one that finds nothing changed less than 50 ms, and one after a day was materialized again less than 1 s.
 Data: 365 days of about 40 gold rows each, four assets in the ledger, a version cut every 14 days; SQLite catalog on a
 local disk. Memory: what the process holds more after the pages than after its imports.
 Peer, in the same run: the trigger's rule alone, which is the part that may read rows.

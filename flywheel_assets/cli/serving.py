@@ -48,7 +48,8 @@ def capture() -> None:
         stores.where,
         contracts,
         on_ready=lambda url: console.print(
-            f"capture listens on {url} for {', '.join(contracts)}; people look at {url} and review at {url}/review",
+            f"capture listens on {url} for {', '.join(contracts)}; people look at {url} and review at {url}/review. "
+            "A new application is taken after a restart",
             style="bold",
         ),
         pages=partial(_build_pages, applications=loaded, reviewed=reviewed, stores=stores),

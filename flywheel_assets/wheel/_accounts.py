@@ -17,6 +17,8 @@ WEEK_DAYS = 7
 MOST_DAILY_BARS = 45
 """Days up to which each has a bar of its own; more are shown by week."""
 MOST_WEEKS = 53
+LEAST_BARS = 14
+"""Days that a chart has at least: the one day of a new flywheel is a bar, not a wall."""
 _COLUMNS = ["asset", "day", "is_closed", "rows_in", "rows_kept", "rows_by_reason", "rows_held"]
 
 
@@ -186,7 +188,8 @@ def _group(gold: Mapping[date, _Day], today: date) -> Iterable[Period]:
     filled = [day for day, each in gold.items() if each.rows_in]
     if not filled:
         return
-    first, last = min(filled), max(max(filled), min(today, max(gold)))
+    last = max(max(filled), min(today, max(gold)))
+    first = min(min(filled), last - timedelta(days=LEAST_BARS - 1))
     step = 1
     if (last - first).days >= MOST_DAILY_BARS:
         step = WEEK_DAYS

@@ -98,7 +98,7 @@ def draw_bars(periods: Sequence[Period]) -> Bars | None:
         last=periods[-1].last,
         by_week=by_week,
         label=f"Bars by {'week' if by_week else 'day'} from {periods[0].first} to {periods[-1].last}: {kept:,} rows in "
-        f"gold, {waiting:,} waiting, {refused:,} refused. The numbers are in the table below.",
+        f"gold, {waiting:,} waiting, {refused:,} not kept. The numbers are in the table below.",
     )
 
 

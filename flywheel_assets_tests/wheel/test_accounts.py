@@ -8,7 +8,7 @@ from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, PREFERENCE_TABLES
 from flywheel_assets.settings import isolate_settings
 from flywheel_assets.stores import Stores
-from flywheel_assets.wheel._accounts import MOST_DAILY_BARS, Accounts, Window, read_accounts
+from flywheel_assets.wheel._accounts import LEAST_BARS, MOST_DAILY_BARS, Accounts, Window, read_accounts
 from flywheel_assets_tests.lake.workbench import stamp
 from flywheel_assets_tests.wheel.homes import FIRST
 
@@ -64,7 +64,7 @@ def test_rows_days_and_reasons_add_up(tmp_path: Path) -> None:
         (5, 0, 0),
         (2, 0, 1),
     ]
-    assert len(found.periods) == 10
+    assert len(found.periods) == LEAST_BARS
 
 
 def test_many_days_are_shown_by_week_from_a_monday(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_stacked_rows_touch_and_stay_in_the_box() -> None:
     assert waiting.y + waiting.height == pytest.approx(kept.y)
     assert refused.y == pytest.approx(0)
     assert all(each.x >= 0 and each.x + each.width <= WIDTH for each in bars.shapes)
-    assert "5 rows in gold, 3 waiting, 2 refused" in bars.label
+    assert "5 rows in gold, 3 waiting, 2 not kept" in bars.label
 
 
 def test_nothing_is_drawn_of_nothing() -> None:
