@@ -120,7 +120,7 @@ def test_one_user_with_as_much_as_no_second_user_is_asked_for(honest: list[dict[
 def test_two_accounts_of_one_attacker(honest: list[dict[str, Any]]) -> None:
     """They vouch for each other. It brought them 100 rows each; now one each, and 0.15 % of the pairs to repeat it."""
     outcome = play(honest, poison(2, 300), days=10)
-    assert outcome.in_training == 32
+    assert outcome.in_training == 31
     assert outcome.honest_share > 0.99
 
 
@@ -128,7 +128,7 @@ def test_twenty_colluding_accounts(honest: list[dict[str, Any]]) -> None:
     """15 rows each, over ten days: all 300 were trained on. Those who come at one time share 1.25 % to repeat it."""
     outcome = play(honest, poison(20, 300), days=10)
     assert outcome.trips == ()
-    assert outcome.in_training == 148
+    assert outcome.in_training == 145
     assert outcome.honest_share > 0.99
 
 

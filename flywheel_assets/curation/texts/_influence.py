@@ -122,17 +122,20 @@ def mark_claims(keys: pa.Table, limits: ClaimLimits) -> _Mask:
     added = join_added(keys)
     said = count_spread(pc.if_else(pa.array(speaking), added, None), voice)
     reviewed = count_spread(pc.if_else(pa.array(is_reviewer), added, None), voice).hashes
+    are_new, crowds = _are_new(keys, live, limits), len(np.unique(voice[~is_person & live]))
     heavy = (said.rows >= limits.pairs_of_one) & ~np.isin(said.hashes, reviewed)
+    # Most words are everyone's, or seldom repeated: to group these as well would be half of the time.
+    heavy &= said.voices < _WIDE_SHARE * len(people) + 2 + crowds
+    if are_new:
+        heavy &= (said.voices < 2) | (said.rows - said.voices > _LEAST_REPETITIONS)
     entries = heavy[said.of_entry]
     if not entries.any():
         return found
-    spoken = _Spoken.group_entries(
-        said.of_entry[entries], said.row_of_entry[entries], voice, keys, limits.newcomer_days
-    )
+    claim, row = said.of_entry[entries], said.row_of_entry[entries]
+    spoken = _Spoken.group_entries(claim, row, voice, keys, limits.newcomer_days)
     whole = int(np.minimum(np.bincount(voice[speaking & is_person]), limits.most_of_person).sum())
-    spoken.mark_beyond(
-        found, limits, whole, int((speaking & ~is_person).sum()), len(people), _are_new(keys, live, limits)
-    )
+    of_crowds = int((speaking & ~is_person).sum())
+    spoken.mark_beyond(found, limits, whole, of_crowds, len(people), are_new)
     return found
 
 
