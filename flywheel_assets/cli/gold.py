@@ -369,7 +369,9 @@ def abandon(
         raise UnknownNameError("gold version", version, requested)
     champion = stores.registry(application).find_champion()
     if champion is not None and champion.gold_version == version:
-        raise VersionConflictError(f"{version} serves already; `flywheel retry {version}` records its promotion")
+        raise VersionConflictError(
+            f"{version} serves already; `flywheel retry {version} -a {application}` records its promotion"
+        )
     if not yes:
         console.print(f"would finish {version} without a promotion: {reason}. To do it, repeat the command with --yes.")
         return

@@ -101,7 +101,7 @@ def test_http_to_a_promoted_adapter(home: Path, instance: dg.DagsterInstance) ->
     broken = driver(home, instance, base_model="no_such_model").turn("dpo_gold_v1", ticked.tags)
     assert not broken.succeeded
     assert instance.get_run_by_id(broken.run_id).tags[FAILURE_TAG] == PERMANENT
-    assert "flywheel retry dpo_gold_v1" in wheel.tick().reason
+    assert "`flywheel retry dpo_gold_v1 -a assistant`" in wheel.tick().reason
     request_retry(instance, "assistant", "dpo_gold_v1")
     assert instance.get_run_by_id(broken.run_id).tags[FAILURE_TAG] == RETRY_REQUESTED
     again = wheel.tick()

@@ -131,6 +131,7 @@ class PendingVersion:
     """A requested gold version that is not finished, and the end of its runs."""
 
     version: str
+    application: str
     is_running: bool
     attempts: int
     failed_in_a_row: int
@@ -180,6 +181,7 @@ def find_pending_version(
     failure = newest.dagster_run.tags.get(FAILURE_TAG) if newest else None
     return PendingVersion(
         version=version,
+        application=versions.application,
         is_running=is_running,
         attempts=len(records),
         failed_in_a_row=failed_in_a_row,
@@ -196,20 +198,18 @@ def explain_retry_refusal(pending: PendingVersion, trigger: Retries, now: dateti
     """Return the reason why a pending gold version is not run again now; None: run it."""
     if pending.is_running:
         return f"{pending.version} is queued or running"
+    retry = f"`flywheel retry {pending.version} -a {pending.application}`"
     if pending.is_canceled and pending.failure != RETRY_REQUESTED:
-        return f"{pending.version} was canceled; start it again with `flywheel retry {pending.version}`"
+        return f"{pending.version} was canceled; start it again with {retry}"
     if pending.is_empty:
         return f"{pending.version} found nothing to train on; it is cut again when the thresholds are reached"
     if pending.failure in (PERMANENT, EMPTY):
         return (
-            f"{pending.version} failed permanently; mend the cause, then `flywheel retry {pending.version}`, or leave "
-            f"it: `flywheel abandon {pending.version} --reason … --yes`"
+            f"{pending.version} failed permanently; mend the cause, then {retry}, or leave it: "
+            f"`flywheel abandon {pending.version} -a {pending.application} --reason … --yes`"
         )
     if pending.failed_in_a_row >= trigger.max_transient_attempts:
-        return (
-            f"{pending.version} failed {pending.failed_in_a_row} times in a row; see its runs, then "
-            f"`flywheel retry {pending.version}`"
-        )
+        return f"{pending.version} failed {pending.failed_in_a_row} times in a row; see its runs, then {retry}"
     if pending.failed_in_a_row and pending.ended_at is not None:
         pause_s = trigger.retry_backoff_s * 2 ** (pending.failed_in_a_row - 1)
         left_s = pending.ended_at + pause_s - now.timestamp()

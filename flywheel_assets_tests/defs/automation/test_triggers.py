@@ -328,7 +328,7 @@ def test_a_failed_training_is_run_again_as_the_same_version(stores, lake, instan
     write_gold(lake, DAY + timedelta(days=1), 500)
 
     instance.add_run_tags(run_id, {FAILURE_TAG: PERMANENT})
-    assert "flywheel retry dpo_gold_v1" in reason(tick(stores, instance))
+    assert "`flywheel retry dpo_gold_v1 -a assistant`" in reason(tick(stores, instance))
 
     instance.add_run_tags(run_id, {FAILURE_TAG: RETRY_REQUESTED})
     request = tick(stores, instance).run_requests[0]
@@ -411,7 +411,7 @@ def test_pending_version_reads_the_runs(stores, instance) -> None:
     assert find_pending_version(instance, stores.versions("assistant"), partitions, "assistant_turn").is_running
 
 
-PENDING = PendingVersion("dpo_gold_v3", False, 1, 1, TRANSIENT, NOW.timestamp() - 61, False)
+PENDING = PendingVersion("dpo_gold_v3", "assistant", False, 1, 1, TRANSIENT, NOW.timestamp() - 61, False)
 
 
 @pytest.mark.parametrize(
@@ -421,7 +421,7 @@ PENDING = PendingVersion("dpo_gold_v3", False, 1, 1, TRANSIENT, NOW.timestamp() 
         ({"failure": None}, None),
         ({"is_running": True}, "queued or running"),
         ({"failure": PERMANENT}, "failed permanently"),
-        ({"failure": EMPTY}, "or leave it: `flywheel abandon dpo_gold_v3 --reason … --yes`"),
+        ({"failure": EMPTY}, "or leave it: `flywheel abandon dpo_gold_v3 -a assistant --reason … --yes`"),
         ({"failure": EMPTY, "is_empty": True}, "found nothing to train on"),
         ({"is_canceled": True}, "was canceled"),
         ({"is_canceled": True, "failure": RETRY_REQUESTED, "failed_in_a_row": 0}, None),
