@@ -117,7 +117,7 @@ class OpenIdProvider:
         self._begun: OrderedDict[str, _Begun] = OrderedDict()
 
     async def begin(self, request: Request) -> tuple[str, str]:
-        """Return the address at the provider to go to, and the state that the browser must bring back as a cookie.
+        """Return the provider's address to go to, and the state for the browser's cookie.
 
         Raises:
             RefusedError: the provider cannot be reached, or is another one than the settings name.
