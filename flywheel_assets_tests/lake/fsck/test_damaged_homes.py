@@ -67,11 +67,9 @@ UNNOTICED = {
     # Nothing else says that they were there.
     ("first day of history", "deleted"),
     ("capture keys", "deleted"),
-    # SQLite keeps no sum of its pages, and the byte in the middle lies in free space.
-    ("catalog", "flipped"),
-    ("MLflow's store", "flipped"),
-    ("Dagster's runs", "flipped"),
 }
+# SQLite keeps no sum of its pages: where the byte in the middle lies in free space or in a text, nothing is wrong.
+LUCK = {("catalog", "flipped"), ("MLflow's store", "flipped"), ("Dagster's runs", "flipped")}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +116,7 @@ def find(prepared: PreparedFolder, files: Mapping[str, str], kind: str, how: str
     """Damage a file and expect one finding, of it."""
     home, path = damage(prepared, files, kind, how)
     findings = inspect(home).findings
-    if (kind, how) in UNNOTICED:
+    if (kind, how) in UNNOTICED or ((kind, how) in LUCK and not findings):
         assert [str(each) for each in findings] == []
         return
     (finding,) = findings
@@ -143,7 +141,7 @@ def test_a_damaged_file_is_found_and_nothing_else_is(
 ) -> None:
     """Each kind of file in one way of four; `test_every_file_in_every_way` has the others."""
     how = list(DAMAGES)[number % len(DAMAGES)]
-    if (kind, how) in UNNOTICED:
+    if (kind, how) in UNNOTICED | LUCK:
         how = "garbage"
     find(prepared, files, kind, how)
 
@@ -213,7 +211,7 @@ def read_in_sentences(prepared: PreparedFolder, files: Mapping[str, str], kind: 
     [
         ("data of curated_dpo_pairs", "garbage"),
         ("decision", "garbage"),
-        *(pytest.param(kind, how, marks=pytest.mark.slow) for kind in KINDS for how in ("truncated", "deleted")),
+        *(pytest.param(kind, "truncated", marks=pytest.mark.slow) for kind in FEW_KINDS),
     ],
 )
 def test_no_command_ends_in_a_traceback(
