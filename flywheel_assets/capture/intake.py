@@ -29,6 +29,7 @@ from starlette.types import Scope as ASGIScope
 from flywheel_assets.capture.auth.access import Access, Caller
 from flywheel_assets.capture.auth.keys import Scope
 from flywheel_assets.capture.clock import Clock
+from flywheel_assets.capture.counting import TooManyElementsError
 from flywheel_assets.capture.endpoints import (
     BATCH_TYPE,
     LINES_TYPE,
@@ -59,7 +60,6 @@ from flywheel_assets.capture.http.binary_mode import build_structured_event
 from flywheel_assets.capture.http.bodies import Share
 from flywheel_assets.capture.http.framing import (
     FramingError,
-    TooManyElementsError,
     check_array_start,
     check_lines_start,
     split_array,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
+from flywheel_assets.capture.counting import CountedObject, TooManyElementsError, count_objects
 from flywheel_assets.capture.events.texts import DecodedEvent, Reception, land_events
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.logs.spans import convert_span, read_spans
@@ -30,6 +31,9 @@ OTLP_SOURCE = "otlp"
 _LONGEST_SHARED_BYTES = 256 * 2**10
 _MOST_VALUES = 10_000
 """Attributes, events or links of one span; SDKs stop at 128. An empty one has 2 bytes in protobuf, 400 as objects."""
+_MOST_PARTS = 4 * _MOST_VALUES
+"""The same for a span in JSON, with what lies within its attributes."""
+_NOTHING = msgspec.Raw(b"{}")
 _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}\Z")
 _SPAN_ID = re.compile(r"(?!0{16})[0-9a-f]{16}\Z")
 
@@ -207,12 +211,12 @@ def _check_ids(span: Span) -> str:
 
 
 class _FramedScope(TypedDict, total=False):
-    scope: Attributed
+    scope: msgspec.Raw
     spans: list[msgspec.Raw]
 
 
 class _FramedResource(TypedDict, total=False):
-    resource: Attributed
+    resource: msgspec.Raw
     scopeSpans: list[_FramedScope]
 
 
@@ -220,6 +224,33 @@ class _FramedRequest(TypedDict, total=False):
     resourceSpans: list[_FramedResource]
 
 
+class _CountedScope(CountedObject):
+    spans: list[CountedObject] = msgspec.field(default_factory=list)
+
+
+class _CountedResource(CountedObject, rename="camel"):
+    scope_spans: list[_CountedScope] = msgspec.field(default_factory=list)
+
+
+class _CountedRequest(CountedObject, rename="camel"):
+    resource_spans: list[_CountedResource] = msgspec.field(default_factory=list)
+
+
+class _CountedPart(CountedObject, rename="camel"):
+    """Counts a span, and the events, links, attributes and values in it."""
+
+    events: "list[_CountedPart]" = msgspec.field(default_factory=list)
+    links: "list[_CountedPart]" = msgspec.field(default_factory=list)
+    attributes: "list[_CountedPart]" = msgspec.field(default_factory=list)
+    values: "list[_CountedPart]" = msgspec.field(default_factory=list)
+    value: "_CountedPart | None" = None
+    array_value: "_CountedPart | None" = None
+    kvlist_value: "_CountedPart | None" = None
+
+
+_count_in_request = msgspec.json.Decoder(_CountedRequest).decode
+_count_in_span = msgspec.json.Decoder(_CountedPart).decode
+_shared_decoder: msgspec.json.Decoder[Attributed] = msgspec.json.Decoder(Attributed)
 _request_decoder: msgspec.json.Decoder[_FramedRequest] = msgspec.json.Decoder(_FramedRequest)
 _span_decoder: msgspec.json.Decoder[Span] = msgspec.json.Decoder(Span)
 
@@ -232,26 +263,60 @@ def frame_json(body: bytes, most_spans: int) -> Iterator[FramedSpan]:
         TooManySpansError: it has more spans.
     """
     try:
+        _refuse_too_many(_count_in_request, body, _FIELDS_PER_SPAN * most_spans)
         request = decode_strictly(body, _request_decoder)
+    except TooManyElementsError:
+        raise TooManySpansError from None
     except InvalidEventError as error:
         raise MalformedTracesError(str(error)) from None
     left = most_spans
     for of_resource in request.get("resourceSpans", ()):
-        resource = of_resource.get("resource", {})
+        resource = _read_shared(of_resource.get("resource", _NOTHING))
         for of_scope in of_resource.get("scopeSpans", ()):
-            scope = of_scope.get("scope", {})
+            scope = _read_shared(of_scope.get("scope", _NOTHING))
             for span in of_scope.get("spans", ()):
                 if (left := left - 1) < 0:
                     raise TooManySpansError
                 yield FramedSpan(resource, scope, bytes(span))
 
 
+def _refuse_too_many(decode: Callable[[bytes | bytearray], object], content: bytes, limit: int) -> None:
+    """Count objects before they exist: two bytes of JSON become 64 and more.
+
+    Raises:
+        TooManyElementsError: there are more.
+        InvalidEventError: something is not the object that it must be.
+    """
+    if content.count(b"{") <= limit and content.count(b",") <= limit:
+        return
+    try:
+        count_objects(decode, content, limit)
+    except msgspec.DecodeError as error:
+        raise InvalidEventError(f"not spans in OTLP's JSON: {error}") from None
+    except (UnicodeDecodeError, RecursionError):
+        raise InvalidEventError("not spans in OTLP's JSON: bad UTF-8, or nested too deeply") from None
+
+
+def _read_shared(content: msgspec.Raw) -> Attributed:
+    given = bytes(content)
+    if len(given) > _LONGEST_SHARED_BYTES:
+        raise _build_shared_too_long(len(given))
+    try:
+        return decode_strictly(given, _shared_decoder)
+    except InvalidEventError as error:
+        raise MalformedTracesError(str(error)) from None
+
+
 def read_json_span(content: bytes) -> Span:
     """Read one span in JSON.
 
     Raises:
-        InvalidEventError: it is none.
+        InvalidEventError: it is none, or has more parts than a span of an SDK.
     """
+    try:
+        _refuse_too_many(_count_in_span, content, _MOST_PARTS)
+    except TooManyElementsError:
+        raise InvalidEventError(f"the span has more than {_MOST_PARTS} attributes, events, links and values") from None
     return decode_strictly(content, _span_decoder)
 
 
@@ -294,10 +359,12 @@ def _join_shared(contents: Sequence[memoryview]) -> bytes:
     """Join the contents of a field that came several times: protobuf merges them so."""
     joined = b"".join(contents)
     if len(joined) > _LONGEST_SHARED_BYTES:
-        raise MalformedTracesError(
-            f"a resource or a scope has {len(joined)} bytes; valid: at most {_LONGEST_SHARED_BYTES}"
-        )
+        raise _build_shared_too_long(len(joined))
     return joined
+
+
+def _build_shared_too_long(size_bytes: int) -> MalformedTracesError:
+    return MalformedTracesError(f"a resource or a scope has {size_bytes} bytes; valid: at most {_LONGEST_SHARED_BYTES}")
 
 
 def read_protobuf_span(content: bytes) -> Span:

@@ -6,12 +6,13 @@ are possessive, so that its time is linear.
 """
 
 import re
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from itertools import islice
 
 import msgspec
+
+from flywheel_assets.capture.counting import CountedObject, TooManyElementsError, count_objects
 
 _WHITESPACE = b" \t\r\n"
 _LINE = re.compile(rb"\s*+(\S[^\n]*+)")
@@ -30,10 +31,6 @@ _FOLLOWING = (b",", b"]", b"}")
 
 class FramingError(ValueError):
     """Reports a body that does not match its content type; the message is safe to send to the client."""
-
-
-class TooManyElementsError(ValueError):
-    """Reports a body of more elements than allowed; found before they exist."""
 
 
 def starts_with_array(body: bytes | bytearray) -> bool:
@@ -107,47 +104,6 @@ def check_lines_start(start: bytearray, limit: int) -> None:
     """
     if sum(1 for _ in islice(_LINE.finditer(start), limit + 1)) > limit:
         raise TooManyElementsError
-
-
-class _Left(threading.local):
-    """Counts, for each thread, how many elements may still come."""
-
-    elements = 0
-
-
-_left = _Left()
-
-
-class _TooManyObjects(Exception):  # noqa: N818 (an error of the decoder's own kind would look like a bad element)
-    pass
-
-
-class CountedObject(msgspec.Struct):
-    """Skips the content of an object in C and counts it."""
-
-    def __post_init__(self) -> None:
-        """Count this object.
-
-        Raises:
-            TooManyElementsError: by way of `count_objects`: it is one too many.
-        """
-        _left.elements -= 1
-        if _left.elements < 0:
-            raise _TooManyObjects
-
-
-def count_objects(decode: Callable[[bytes | bytearray], object], body: bytes | bytearray, limit: int) -> None:
-    """Decode a body by a type that holds `CountedObject`; stop at the first object beyond the limit.
-
-    Raises:
-        TooManyElementsError: there are more.
-        msgspec.DecodeError: the body is no JSON, or not of that type.
-    """
-    _left.elements = limit
-    try:
-        decode(body)
-    except _TooManyObjects:
-        raise TooManyElementsError from None
 
 
 _count_decoder = msgspec.json.Decoder(list[CountedObject])

@@ -66,7 +66,7 @@ def running_process(home: Path) -> Iterator[CaptureProcess]:
     keys = home / "capture_keys.json"
     home.mkdir(parents=True, exist_ok=True)
     requests = {
-        "backend": KeyRequest("assistant", "backend"),
+        "backend": KeyRequest("assistant", "backend", events_per_s=1e6),
         "slow": KeyRequest("assistant", "slow", events_per_s=10.0),
         "page": KeyRequest("assistant", "page", origins=[ORIGIN], events_per_s=1e6),
         "slow_page": KeyRequest("assistant", "slow page", origins=[ORIGIN], events_per_s=10.0),

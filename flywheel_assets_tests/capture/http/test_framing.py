@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flywheel_assets.capture.counting import TooManyElementsError
 from flywheel_assets.capture.http.framing import (
     FramingError,
-    TooManyElementsError,
     split_array,
     split_lines,
     starts_with_array,

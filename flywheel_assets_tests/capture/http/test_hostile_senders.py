@@ -92,6 +92,25 @@ def test_a_bad_body_costs_the_decoder_a_time_that_grows_with_its_bytes(
     assert capture.read_cpu_s() - before < 2.0
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"resourceSpans":[{"scopeSpans":[{"spans":[' + b"1," * 16_000_000 + b"1]}]}]}",
+        b'{"resourceSpans":[' + b"{}," * 10_000_000 + b"{}]}",
+        b'{"resourceSpans":[{"resource":{"attributes":[' + b"{}," * 10_000_000 + b"{}]}}]}",
+    ],
+    ids=["spans", "resources", "attributes"],
+)
+def test_spans_are_counted_before_they_exist(capture: CaptureProcess, http: httpx.Client, body: bytes) -> None:
+    """OTLP's JSON had the same weakness as arrays of events: 32 KB of gzip became 1.1 GB of spans."""
+    headers = capture.build_headers("backend") | {"content-encoding": "gzip"}
+    capture.reset_peak()
+    before = capture.read_peak_bytes()
+    answer = http.post("/v1/assistant/otlp/v1/traces", content=gzip.compress(body), headers=headers)
+    assert answer.status_code in (400, 413), answer.text
+    assert capture.read_peak_bytes() - before < 3 * 32 * MIB
+
+
 def test_a_body_that_is_refused_while_it_streams_is_charged_to_its_key(
     capture: CaptureProcess, http: httpx.Client
 ) -> None:
