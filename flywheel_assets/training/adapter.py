@@ -247,8 +247,8 @@ def _train_stages(request: TrainingRequest, rows: _Rows, work: Path) -> tuple[di
     described = DESCRIPTIONS[other]
     if recipe.selection_share and len(rows.kept_back) < recipe.selection_min_rows:
         why = (
-            f"{described[0].upper()}{described[1:]} was left out: fewer than {recipe.selection_min_rows} pairs would be "
-            "kept back to show that it is not inferior."
+            f"{described[0].upper()}{described[1:]} was left out: fewer than {recipe.selection_min_rows} pairs would "
+            "be kept back to show that it is not inferior."
         )
         return stages, Choice(SFT, why, {})
     sft = locate_result(work / SFT)
