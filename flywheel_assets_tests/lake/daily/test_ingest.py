@@ -258,7 +258,7 @@ def test_the_landing_folder_of_another_home_is_left_alone(bench: Workbench) -> N
     other = Workbench(bench.root / "other")
     other.landing = bench.landing
     before = sorted(bench.landing.rglob("*"))
-    with pytest.raises(HomeMismatchError, match=r"landing folder .* belongs to the home .*`flywheel move`"):
+    with pytest.raises(HomeMismatchError, match=r"landing zone .* belongs to the home .*`flywheel move`"):
         other.ingest(FEEDBACK, [day(1)])
     assert sorted(bench.landing.rglob("*")) == before
     bench.ingest(FEEDBACK, [DAY])

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 BACKUPS_FILE = "backups.json"
 """File in a home that names the places of its backups, for the receipts of erasures."""
 DEFAULT_KEEP = 14
-_ATTEMPTS = 3
+_ATTEMPTS = 4
 _AT_ONCE = 8
 """Copies at the same time."""
 _LARGE_BYTES = 1 << 20
@@ -109,18 +109,21 @@ class _ChangedError(Exception):
 
     def __init__(self, name: str, *, is_needed: bool) -> None:
         super().__init__(name)
-        self._name, self._is_needed = name, is_needed
+        self.name, self._is_needed = name, is_needed
 
-    def explain(self) -> NoReturn:
-        """Raise what the operator gets when repeating did not help."""
-        if self._is_needed:
+    def explain(self, before: "_ChangedError") -> NoReturn:
+        """Raise what the operator gets when repeating did not help.
+
+        Each attempt reads the catalog again: a file that was missing in the attempt before, too, is no swept one.
+        """
+        if self._is_needed and before.name == self.name:
             raise BackupError(
-                f"{self._name} is missing, and a table needs it: the home is damaged, and no backup was made. Restore "
+                f"{self.name} is missing, and a table needs it: the home is damaged, and no backup was made. Restore "
                 "the last backup elsewhere with `flywheel restore FROM --to PATH`, and copy the file from there."
             )
         raise CommitContentionError(
-            f"{self._name} changed during each of {_ATTEMPTS} attempts, as by erasures. What is copied stays: run it "
-            "again"
+            f"{self.name} changed or was swept in the last of {_ATTEMPTS} attempts, as by erasures or a maintenance "
+            "without a grace period. What is copied stays: run it again"
         )
 
 
@@ -248,6 +251,7 @@ def _copy_home(
     """List the home and copy what the place lacks, until nothing has changed meanwhile."""
     stage = source.lakes[0].scratch / "backup"
     there = last.files if last else []
+    changed: list[_ChangedError] = []
     try:
         for _ in range(_ATTEMPTS):
             contents = place.list_contents()
@@ -256,12 +260,12 @@ def _copy_home(
                 found = _list_home(source, known, last.began_ns if last else 0, stage)
                 files, copied = _copy_contents(found, known, contents, place)
             except _ChangedError as error:
-                changed = error
+                changed.append(error)
                 continue
             if _list_erasures(source) == found.erasures:
                 return found, files, copied
-            changed = _ChangedError("an erasure's receipt", is_needed=False)
-        changed.explain()
+            changed.append(_ChangedError("an erasure's receipt", is_needed=False))
+        changed[-1].explain(changed[-2])
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
@@ -518,7 +522,8 @@ def _list_table_files(lake: Lake, table: "Table") -> list[tuple[StoredFile, str]
 
 
 def _name_missing(error: FileNotFoundError, otherwise: str) -> str:
-    return str(error) or otherwise
+    quoted = re.search(r"'([^']+)'", str(error))
+    return quoted[1] if quoted else otherwise
 
 
 def _prune(

@@ -7,6 +7,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from flywheel_assets.errors import CommitContentionError
 from flywheel_assets.lake.daily.ledger import audit_accounts
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH
 from flywheel_assets.lake.upkeep.backup.manifest import WAREHOUSE
@@ -139,7 +141,9 @@ def test_backups_taken_while_a_process_writes_are_consistent(tmp_path: Path) -> 
     try:
         assert here.recv() == -1
         while writer.is_alive():
-            numbers.append(back_up(tmp_path / "a", tmp_path / "to", keep=100).manifest.number)
+            # The writer collects garbage without a grace period: a backup may lose its files in every attempt.
+            with suppress(CommitContentionError):
+                numbers.append(back_up(tmp_path / "a", tmp_path / "to", keep=100).manifest.number)
             while here.poll():
                 try:
                     here.recv()
