@@ -174,7 +174,7 @@ class Intake:
         return response
 
     def admit(self, request: Request, scope: Scope) -> Caller:
-        """Return the sender of a request, before its body is read; one without a valid key is counted by its address.
+        """Return the sender of a request before its body is read; count strangers by their address.
 
         Raises:
             RefusedError: 401, 403 and 429 as `Access.admit` raises them, and 429 for an address with too many of 401.
@@ -221,7 +221,7 @@ class Intake:
         self._charge(caller, share, cost)
 
     def charge_cost(self, caller: Caller, share: Share, charged: int) -> None:
-        """Charge its key for bytes and CPU time of a body that was taken, as far as its events have not paid for it."""
+        """Charge its key for what a taken body cost beyond its number of events."""
         if caller.is_page:
             self.admission.charge_address(Standing.PAGE, share.holder, charged)
         if share.cost > charged:

@@ -35,7 +35,7 @@ class Standing(StrEnum):
     """Names what is known of a sender before its body is read."""
 
     OPEN = "open"
-    """The service has no keys: whoever reaches it is on this machine."""
+    """The service has no keys: all who reach it are on this machine."""
     KEY = "key"
     PAGE = "page"
     STRANGER = "stranger"
@@ -139,7 +139,7 @@ class AddressRates:
 
 
 def read_address(request: Request) -> str:
-    """Return where a request comes from: an IPv4 address or the network of an IPv6 one; empty where nothing says so.
+    """Return the address that a request comes from, as it is counted; empty where nothing says so.
 
     uvicorn has put the address there that a trusted proxy names.
     """

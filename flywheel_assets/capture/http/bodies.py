@@ -112,7 +112,7 @@ class Share:
 
     @property
     def cost(self) -> int:
-        """Return for how many events the bytes and the CPU time of this body count: 16 KiB, or 200 µs, for one.
+        """Return for how many events this body counts: one for 16 KiB, or for 200 µs of CPU time.
 
         Events of a kilobyte in a batch take about 12 µs each, so that only senders of what costs much more than its
         number of events pay by this.

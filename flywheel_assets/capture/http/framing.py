@@ -138,7 +138,10 @@ def _scan_array(body: bytes, limit: int) -> list[bytes]:
 
 
 def _find_elements(body: bytes | bytearray, begin: int) -> Iterator[tuple[int, int, bytes]]:
-    """Yield begin, end and what follows of each element, up to the array's end or an element that cannot be matched."""
+    """Yield begin, end and what follows of each element.
+
+    The last one ends the array, or cannot be matched.
+    """
     match = _compile_element().match
     terminator: bytes | bytearray = b","
     while terminator == b",":

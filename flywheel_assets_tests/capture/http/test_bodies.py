@@ -1,6 +1,7 @@
 """What a hostile or broken sender can do with a body or a connection: nothing that costs more than a bounded answer."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 import re
@@ -264,6 +265,20 @@ def test_a_silent_connection_is_closed(capture: RunningCapture, monkeypatch: pyt
         assert http.get("/healthz").status_code == 200
         time.sleep(0.3)
         assert http.get("/healthz").status_code == 200, "a connection that is kept alive is idle, not slow"
+
+
+def test_the_rest_of_an_answered_body_is_not_read_for_ever(
+    capture: RunningCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "REST_TIMEOUT_S", 0.2)
+    host, port = capture.url.removeprefix("http://").split(":")
+    head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        client.sendall(head % EDITS.encode())
+        assert client.recv(65_536).startswith(b"HTTP/1.1 415 ")
+        with contextlib.suppress(ConnectionError):
+            while True:  # the next kilobyte is refused once the connection is closed
+                client.sendall(b"400\r\n" + b"x" * 1024 + b"\r\n")
 
 
 @pytest.mark.parametrize("sent", [b"\x16\x03\x01\x02\x00\x01", b"\0" * 100, b"GET\r\n\r\n", b"POST / HTTP/9.9\r\n\r\n"])

@@ -6,13 +6,17 @@ import json
 import time
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 import httpx
 import pytest
 
 from flywheel_assets.capture.auth._signatures import sign_request
+from flywheel_assets.capture.auth.access import Access, Rates
+from flywheel_assets.capture.auth.keys import KeyRequest, KeyStore, create_key
+from flywheel_assets.capture.service import running_capture
 from flywheel_assets_tests.capture.http.admission_process import CaptureProcess, running_process
-from flywheel_assets_tests.capture.samples import edit
+from flywheel_assets_tests.capture.samples import NOON, Clock, Seconds, edit
 
 EDITS = "/v1/assistant/edits"
 MIB = 2**20
@@ -119,6 +123,41 @@ def test_a_body_that_is_refused_while_it_streams_is_charged_to_its_key(
     assert http.post(EDITS, content=bomb, headers=headers).status_code == 413
     assert http.post(EDITS, content=bomb, headers=headers).status_code == 429
     assert http.post(EDITS, json=edit(), headers=capture.build_headers("page")).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("path", "changed", "body", "status"),
+    [
+        (EDITS, {"content-type": "text/plain"}, b"{}", 415),
+        (EDITS, {"origin": "https://elsewhere.example"}, b"{}", 403),
+        ("/v1/copilot/edits", {}, b"{}", 403),
+        (EDITS, {}, b"", 400),
+        (EDITS, {}, b"{}", 400),
+        ("/v1/assistant/otlp/v1/traces", {}, b"[", 400),
+    ],
+    ids=["type", "origin", "application", "empty", "event", "spans"],
+)
+def test_every_refusal_is_charged_to_its_key(
+    tmp_path: Path, path: str, changed: dict[str, str], body: bytes, status: int
+) -> None:
+    keys = tmp_path / "keys.json"
+    created = create_key(keys, KeyRequest("assistant", "x", events_per_s=1.0), NOON)
+    access = Access(KeyStore(keys), clock=Clock(), rates=Rates(Seconds()))
+    headers = {"content-type": "application/json", "authorization": f"Bearer {created.secret}"} | changed
+    with running_capture(tmp_path / "landing", ["assistant", "copilot"], clock=Clock(), access=access) as running:
+        found = [httpx.post(running.url + path, content=body, headers=headers).status_code for _ in range(11)]
+    assert found == [status] * 10 + [429]
+
+
+def test_a_large_event_counts_for_its_bytes(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    created = create_key(keys, KeyRequest("assistant", "x", events_per_s=10.0), NOON)
+    access = Access(KeyStore(keys), clock=Clock(), rates=Rates(Seconds()))
+    headers = {"authorization": f"Bearer {created.secret}"}
+    with running_capture(tmp_path / "landing", ["assistant"], clock=Clock(), access=access) as running:
+        large = edit(prompt="x" * 2 * MIB)
+        assert httpx.post(running.url + EDITS, json=large, headers=headers).status_code == 202
+        assert httpx.post(running.url + EDITS, json=edit(), headers=headers).status_code == 429
 
 
 # Strangers -----------------------------------------------------------------------------------------------------------
