@@ -17,7 +17,7 @@ from flywheel_assets.lake.landing.protocol import LandingPlace
 from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.lake.storage.commits import hold_lock
 from flywheel_assets.lake.storage.s3 import make_s3_client
-from flywheel_assets.lake.tables.home import read_home_file
+from flywheel_assets.lake.tables.home import refuse_newer_home
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.models.mlflow_traces import MlflowTraces
@@ -70,7 +70,7 @@ class Stores:
         Raises:
             NewerReleaseError: a newer release made or upgraded this home.
         """
-        read_home_file(self.where.resolve_home())
+        refuse_newer_home(self.where.resolve_home())
         return self.where.resolve_landing_dir()
 
     def shipping(self) -> ObjectLanding | None:

@@ -43,6 +43,7 @@ def flywheel_process(home: Path, *arguments: str) -> "subprocess.CompletedProces
     )
 
 
+@pytest.mark.long
 def test_a_first_edit_reaches_gold_with_turn_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Since three days: `turn` makes up for all days that are missing, and the example's become more every day.
     config = replace(assistant.APPLICATION, start_date=(datetime.now(UTC) - timedelta(days=3)).date())

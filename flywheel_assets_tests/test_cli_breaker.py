@@ -55,6 +55,7 @@ def test_a_reset_without_a_reason_is_no_command(raided: Workbench) -> None:
     assert breaker.list_resets(raided.lake) == []
 
 
+@pytest.mark.long
 def test_a_day_of_wrong_labels_is_listed_and_reset_by_the_same_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def test_a_decision_knows_only_what_lies_before_it(rows: pa.Table) -> None:
         assert rows["terminal_risk_30d"][row].as_py() == pytest.approx(is_fraud[known].mean())
 
 
+@pytest.mark.long
 def test_an_emerging_fraud_is_not_there_before_its_day(rows: pa.Table) -> None:
     """Its transactions are gone, and so is what they would have told about their terminals."""
     first_day = date(2018, 7, 13)

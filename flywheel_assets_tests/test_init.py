@@ -39,6 +39,7 @@ def blocks(text: str) -> list[str]:
     return re.findall(r"^```sh\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [Kind.PREFERENCE, pytest.param(Kind.CLASSIFICATION, marks=pytest.mark.slow)])
 def test_a_new_project_passes_its_test_and_dagster_loads_it(tmp_path: Path, kind: Kind) -> None:
     written = run(tmp_path, "flywheel", "init", "my_flywheel", "--kind", kind)

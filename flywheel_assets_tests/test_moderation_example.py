@@ -16,6 +16,7 @@ PAGE = ROOT / "docs" / "moderation.md"
 EXAMPLE = ROOT / "docs" / "examples" / "moderation"
 
 
+@pytest.mark.long
 def test_the_files_replace_those_of_a_new_project(tmp_path: Path) -> None:
     project = write_project(tmp_path, "moderation", Kind.CLASSIFICATION)
     shutil.copytree(EXAMPLE, project, dirs_exist_ok=True)

@@ -1,6 +1,7 @@
 """Libraries still call the private parts that we override: a new version that does not would undo our bounds unseen."""
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.capture.http.connection import BoundedConnection
+from flywheel_assets.capture.http.connection import BoundedConnection, Connections
 from flywheel_assets.lake.tables import iceberg
 
 
@@ -61,7 +62,8 @@ def test_uvicorn_calls_our_connection(monkeypatch: pytest.MonkeyPatch) -> None:
         await send({"type": "http.response.body", "body": b""})
 
     async def ask() -> int:
-        config = uvicorn.Config(answer, port=0, http=BoundedConnection, lifespan="off", log_config=None)
+        connection = partial(BoundedConnection, connections=Connections(["127.0.0.1"]))
+        config = uvicorn.Config(answer, port=0, http=connection, lifespan="off", log_config=None)  # type: ignore[arg-type]
         server = uvicorn.Server(config)
         config.load()
         server.lifespan = config.lifespan_class(config)

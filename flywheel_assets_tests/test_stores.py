@@ -29,6 +29,7 @@ BESIDES = {
 }
 
 
+@pytest.mark.long
 def test_reviews_of_a_warehouse_on_an_s3_server_read_its_rows(tmp_path: Path) -> None:
     """`flywheel capture` opened the reviews' lake by hand, without FLYWHEEL_S3_ENDPOINT: with a MinIO it asked AWS."""
     with s3_server() as server:

@@ -8,6 +8,7 @@ import getpass
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,8 +59,9 @@ def prepare_process(
 
     if context.invoked_subcommand == "init" or "--help" in sys.argv:
         return  # a project is its team's to read
-    before = keep_files_private()
-    context.call_on_close(lambda: os.umask(before))
+    with suppress(SettingsError) if context.invoked_subcommand == "doctor" else nullcontext():
+        before = keep_files_private()
+        context.call_on_close(lambda: os.umask(before))
     if context.invoked_subcommand not in _WITHOUT_HOME and (problem := explain_unwritable(read_settings())):
         raise SettingsError(problem)
 

@@ -35,6 +35,7 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCapture
         yield running
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("label", "mode"),
     [

@@ -204,6 +204,7 @@ def traffics(draw: st.DrawFn, retried_for: int = LAST_DAY, is_consistent: bool =
     return Traffic(tuple(feedback), tuple(predictions))
 
 
+@pytest.mark.long
 @given(traffic=traffics(retried_for=WINDOW.dedupe_days))
 @QUICK
 def test_matches_are_those_of_the_designs_sentence(connection: duckdb.DuckDBPyConnection, traffic: Traffic) -> None:
@@ -213,6 +214,7 @@ def test_matches_are_those_of_the_designs_sentence(connection: duckdb.DuckDBPyCo
     assert set(found) == expected
 
 
+@pytest.mark.long
 @given(traffic=traffics(is_consistent=False))
 @example(
     # The feedback came first on day 0 and waited in vain; its retry on day 5 is no new feedback.
@@ -250,6 +252,7 @@ def test_every_day_adds_up_whatever_is_sent_again(connection: duckdb.DuckDBPyCon
             assert account.carried_in == accounts[day - 1].waiting
 
 
+@pytest.mark.long
 @given(traffic=traffics(is_consistent=False), days=st.sets(st.sampled_from(EVERY_DAY), min_size=1, max_size=5))
 @QUICK
 def test_a_range_is_its_days_one_by_one(
@@ -262,6 +265,7 @@ def test_a_range_is_its_days_one_by_one(
     assert together.accounts == {day: account for each in single for day, account in each.accounts.items()}
 
 
+@pytest.mark.long
 @given(traffic=traffics(is_consistent=False), data=st.data())
 @QUICK
 def test_the_order_of_the_rows_does_not_matter(
@@ -273,6 +277,7 @@ def test_the_order_of_the_rows_does_not_matter(
     assert joined(connection, shuffled, EVERY_DAY) == joined(connection, traffic, EVERY_DAY)
 
 
+@pytest.mark.long
 @given(traffic=traffics(is_consistent=False), day=st.sampled_from(EVERY_DAY))
 @QUICK
 def test_a_past_day_never_changes(connection: duckdb.DuckDBPyConnection, traffic: Traffic, day: int) -> None:
@@ -344,6 +349,7 @@ def test_feedback_after_the_window_is_matched_on_arrival(
     assert next_day.expiries.num_rows == (matched_on is None)
 
 
+@pytest.mark.long
 @given(traffic=traffics(is_consistent=False))
 @QUICK
 def test_the_account_of_late_feedback_adds_up(connection: duckdb.DuckDBPyConnection, traffic: Traffic) -> None:

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from flywheel_assets.applications import fraud
 from flywheel_assets.applications.assistant import APPLICATION
 from flywheel_assets.defs._checks import build_breaker_check
@@ -47,6 +49,7 @@ def test_the_check_fails_with_figures_until_a_person_has_let_the_day_in(tmp_path
     assert check(stores).passed
 
 
+@pytest.mark.long
 def test_the_check_of_a_classifier_names_rule_numbers_and_commands(tmp_path: Path) -> None:
     bench = Workbench(tmp_path, tables=CLASSIFICATION_TABLES, application="fraud")
     bench.lake = Stores(home=str(tmp_path)).lake("fraud")

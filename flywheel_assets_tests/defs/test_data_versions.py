@@ -103,6 +103,7 @@ def test_a_range_run_logs_one_event_a_day_with_the_content_hash_of_the_ledger(be
     assert len(feedback) == 2, "two days of different content have different versions"
 
 
+@pytest.mark.long
 def test_days_are_stale_when_the_content_of_an_input_day_has_changed_and_only_then(
     bench, definitions, instance
 ) -> None:
@@ -145,6 +146,7 @@ def test_dagster_is_bounded_where_its_undocumented_parts_are_used() -> None:
     assert "dagster>=1.13,<1.14" in pyproject["project"]["dependencies"]
 
 
+@pytest.mark.long
 def test_history_marks_the_reopened_day_and_then_what_reads_it_and_no_other(
     bench, definitions, instance, tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def test_a_launched_run_is_known_by_the_process_that_its_worker_reports(instance
     assert look(instance, silent) is dg.DagsterRunStatus.STARTED
 
 
+@pytest.mark.long
 def test_a_run_of_a_code_server_at_a_port_is_asked_for(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     """In a container of its own: its processes are not seen from here, and it knows its runs."""
     (tmp_path / "location.py").write_text("import dagster as dg\ndefs = dg.Definitions()\n")

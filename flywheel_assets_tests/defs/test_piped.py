@@ -107,6 +107,7 @@ def leftovers(root: Path) -> list[str]:
     ]
 
 
+@pytest.mark.long
 def test_a_killed_trainer_is_tried_again_and_memory_is_named_from_the_second_time_on(
     export: Path, tmp_path: Path
 ) -> None:
@@ -148,6 +149,7 @@ def test_a_trainer_that_is_ended_from_outside_is_tried_again(export: Path, tmp_p
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.long
 def test_a_crash_is_tried_once_more_and_not_a_third_time(export: Path, tmp_path: Path) -> None:
     """A library that breaks on this request would break in every attempt."""
     saboteur = write_saboteur(tmp_path / "trainer")
@@ -177,6 +179,7 @@ def small_disk(tmp_path: Path) -> Iterator[MountedDisk]:
         yield mounted
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
 def test_a_full_disk_is_named_and_the_run_comes_again_when_there_is_room(
     export: Path, tmp_path: Path, small_disk: MountedDisk
@@ -295,6 +298,7 @@ for number in itertools.count():
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="waits for a process by its state")
 def test_a_process_lives_as_long_as_it_leaves_traces_and_is_ended_when_it_stops(tmp_path: Path) -> None:
     """The limit of run time ended a training after six hours, however well it went on."""

@@ -108,6 +108,7 @@ def test_an_alias_that_was_moved_by_other_means_has_all_users(stores: Stores) ->
         change_share(APPLICATION, stores, 0.5, who="ada", reason="r", now=AT)
 
 
+@pytest.mark.long
 def test_the_command_line_shows_changes_and_ends_a_rollout(stores: Stores, tmp_path: Path) -> None:
     shown = flywheel(tmp_path, "rollout", "-a", "assistant")
     assert f"{V2} serves 10.0% of the users" in shown.stdout, shown.stderr

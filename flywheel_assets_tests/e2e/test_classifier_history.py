@@ -184,6 +184,7 @@ def test_the_world_holds_every_kind_of_example(was_there: Home) -> None:
     }
 
 
+@pytest.mark.long
 def test_history_into_an_empty_flywheel_gives_the_tables_of_one_that_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_there: Home
 ) -> None:
@@ -194,6 +195,7 @@ def test_history_into_an_empty_flywheel_gives_the_tables_of_one_that_was_there(
     assert "nothing new: no day has changed" in home.import_history(world())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "is_live",
     [lambda number, line: "prediction" in line, lambda number, line: number % 2 == 0],

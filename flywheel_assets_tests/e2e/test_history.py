@@ -230,6 +230,7 @@ def compare(home: Home, was_there: Any) -> None:
     assert home.accounts() == accounts
 
 
+@pytest.mark.long
 def test_history_into_an_empty_flywheel_gives_the_tables_of_one_that_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_there: Any
 ) -> None:
@@ -248,6 +249,7 @@ def test_history_into_an_empty_flywheel_gives_the_tables_of_one_that_was_there(
     assert "every day is fresh" in flywheel(tmp_path, "stale", "-a", "assistant").stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "is_live",
     [

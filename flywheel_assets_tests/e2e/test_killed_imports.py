@@ -17,6 +17,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
+
 from flywheel_assets.capture.importing.files import ImportPlan, import_files
 from flywheel_assets.capture.importing.sinks import LogSink
 from flywheel_assets.capture.log.segments import SegmentLog
@@ -131,6 +133,7 @@ def kill_imports(home: Path, kills: int, dice: random.Random) -> Counter[str]:
     return seen
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_no_row_is_lost_or_doubled(tmp_path: Path) -> None:
     assert kill_imports(tmp_path / "home", 4, random.Random(14))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pyarrow.parquet as pq
+import pytest
 
 from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.curation.labels.score_contract import FeatureType
@@ -79,6 +80,7 @@ def drive(
     return wheel
 
 
+@pytest.mark.long
 def test_the_wheel_turns_across_a_change_of_features(tmp_path: Path) -> None:
     """One new feature emptied the evaluation set, and no model could be promoted for about five weeks."""
     land_traffic(Workbench(tmp_path, start=FIRST, tables=CLASSIFICATION_TABLES, application="fraud"))

@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 import pyarrow.parquet as pq
+import pytest
 
 from flywheel_assets.application import ClassificationApplication, ExampleTrigger
 from flywheel_assets.curation.joining import JoinWindow
@@ -100,6 +101,7 @@ def land_traffic(bench: Workbench) -> None:
         bench.land(EventKind.FEEDBACK, on, events)
 
 
+@pytest.mark.long
 def test_landed_days_of_three_classes_to_a_promoted_model(tmp_path: Path) -> None:
     application = read_application()
     land_traffic(Workbench(tmp_path, start=FIRST, tables=CLASSIFICATION_TABLES, application=application.name))

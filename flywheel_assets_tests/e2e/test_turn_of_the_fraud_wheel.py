@@ -32,6 +32,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+@pytest.mark.long
 def test_landed_days_to_a_promoted_classifier(home: Path, instance: dg.DagsterInstance) -> None:
     stores = Stores(home=str(home))
     definitions = classification_flywheel(APPLICATION, stores, Clock(fixed=NOW.isoformat()))

@@ -91,6 +91,7 @@ def driver(home: Path, instance: dg.DagsterInstance, **changes: object) -> Drive
     return Driver(application, definitions, instance)
 
 
+@pytest.mark.long
 def test_http_to_a_promoted_adapter(home: Path, instance: dg.DagsterInstance) -> None:
     wheel = driver(home, instance)
     assert wheel.materialize(FIRST, FIRST).succeeded

@@ -135,6 +135,7 @@ def test_the_report_reads_back_and_names_its_metrics(
     assert all(isinstance(value, float) for value in metrics.values())
 
 
+@pytest.mark.long
 def test_wrong_answers_are_sampled_for_incumbent_sft_and_challenger_on_primary_pairs(
     request_for: Callable[..., EvaluationRequest], adapters: Adapters, tmp_path: Path
 ) -> None:
@@ -169,6 +170,7 @@ def test_no_file_holds_a_users_text(request_for: Callable[..., EvaluationRequest
         assert not any(text in content for text in (b"lake.read(", b"topic(", b"# send", b"time.sleep"))
 
 
+@pytest.mark.long
 def test_scores_do_not_depend_on_batches_or_on_the_other_adapters(
     request_for: Callable[..., EvaluationRequest], adapters: Adapters, base: Path, tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ def test_the_good_adapter_passes(good: Turned) -> None:
     assert report.wrong_answer_fall.low > 0.3  # type: ignore[operator, union-attr]
 
 
+@pytest.mark.long
 def test_one_stage_passes_and_keeps_what_people_accepted(tmp_path: Path) -> None:
     """From the base itself, with nothing but the recipe's word changed."""
     report, decision = turn(tmp_path, week(), stages="one_stage", selection_share=0.0)
@@ -74,6 +75,7 @@ def test_one_stage_passes_and_keeps_what_people_accepted(tmp_path: Path) -> None
     assert report.wrong_answers[Scored.CHALLENGER].mean < 0.02  # type: ignore[operator]
 
 
+@pytest.mark.long
 def test_a_collapsed_adapter_is_blocked_though_it_prefers_every_chosen_text(tmp_path: Path) -> None:
     """Plain DPO at a high rate: its reward accuracy is as good as the good adapter's."""
     report, decision = turn(tmp_path, week(), **PLAIN_DPO, preference_epochs=3.0, selection_share=0.0)
@@ -82,12 +84,14 @@ def test_a_collapsed_adapter_is_blocked_though_it_prefers_every_chosen_text(tmp_
     assert report.scores["challenger"][Stratum.PRIMARY].reward_accuracy >= 0.95  # type: ignore[operator]
 
 
+@pytest.mark.long
 def test_the_trainer_itself_falls_back_to_sft_when_the_second_stage_collapses(tmp_path: Path) -> None:
     report, decision = turn(tmp_path, week(), **PLAIN_DPO, preference_epochs=3.0)
     assert report.challenger_sha256 == report.sft_sha256
     assert decision.promote, decision.sentence
 
 
+@pytest.mark.long
 def test_an_adapter_that_never_ends_is_blocked_though_its_text_is_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +110,7 @@ def test_an_adapter_that_never_ends_is_blocked_though_its_text_is_right(
     assert "never end" in decision.sentence
 
 
+@pytest.mark.long
 def test_a_forgetting_adapter_is_blocked_by_the_regression_set_alone(tmp_path: Path) -> None:
     """Without accepted outputs in the mix, everything that people edit improves and everything else is lost."""
     rows = week()
@@ -114,6 +119,7 @@ def test_a_forgetting_adapter_is_blocked_by_the_regression_set_alone(tmp_path: P
     assert failed(decision) == {"regression_set"}
 
 
+@pytest.mark.long
 def test_a_vandals_suffix_on_every_pair_is_blocked_though_ned_improves(tmp_path: Path) -> None:
     report, decision = turn(tmp_path, week(edit=lambda ask: f"{ask.right}  # lol"), preference_epochs=0.0)
     assert report.evidence.ned_gain.low > 0  # type: ignore[operator]
@@ -121,11 +127,13 @@ def test_a_vandals_suffix_on_every_pair_is_blocked_though_ned_improves(tmp_path:
     assert "chosen_lost" in failed(decision)
 
 
+@pytest.mark.long
 def test_a_model_that_learnt_nothing_is_not_promoted(tmp_path: Path) -> None:
     _, decision = turn(tmp_path, week(), preference_epochs=0.0, sft_learning_rate=1e-7)
     assert failed(decision) == {"gain"}
 
 
+@pytest.mark.long
 def test_more_of_the_same_is_promoted_though_its_distance_hardly_falls(tmp_path: Path) -> None:
     """Incident: the ordinary turn, a champion on a part of the people and a challenger on all, was refused by its NED.
 

@@ -108,6 +108,7 @@ def test_a_home_of_a_release_is_upgraded_whole(release: str, tmp_path: Path) -> 
             verify_manifest(folder.export)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("release", RELEASES)
 def test_an_upgraded_home_goes_on(release: str, tmp_path: Path) -> None:
     """A next day of both kinds, and another version of each: old days stand next to new ones in it."""
@@ -115,7 +116,7 @@ def test_an_upgraded_home_goes_on(release: str, tmp_path: Path) -> None:
     assert flywheel(home, "upgrade", "--yes").returncode == 0
     wheel, before = Wheel(home), count_rows(home)
     for name, first, last in ((ASSISTANT, day(3), "curate"), (FRAUD, day(FIRST_CUT_DAYS), "mine")):
-        land_day(wheel, name, first)
+        land_day([wheel], name, first)
         for action in (*EventKind, "join", last):
             wheel.run(Step(name, action, (first,)))
     wheel.run(Step(ASSISTANT, "cut", version="dpo_gold_v2"))

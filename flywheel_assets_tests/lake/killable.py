@@ -183,16 +183,16 @@ def landed(steps: Sequence[Step], *roots: Path) -> list[Wheel]:
     wheels = [Wheel(root) for root in roots]
     for name, last in {step.application: step.days[-1] for step in steps if step.days}.items():
         for on in ledger.list_days(DAY, last):
-            for wheel in wheels:
-                land_day(wheel, name, on)
+            land_day(wheels, name, on)
     return wheels
 
 
-def land_day(wheel: Wheel, application: str, on: date) -> None:
-    """Land one day's events of an application: late, repeated and malformed ones among it."""
+def land_day(wheels: Sequence[Wheel], application: str, on: date) -> None:
+    """Land one day's events of an application, the same in each wheel: late, repeated and malformed ones among it."""
     rows = _edits if application == ASSISTANT else _payments
     for kind, events in zip(EventKind, rows(on), strict=True):
-        wheel.benches[application].land(kind, on, events)
+        for wheel in wheels:
+            wheel.benches[application].land(kind, on, events)
 
 
 def _edits(on: date) -> tuple[list[Any], list[Any]]:

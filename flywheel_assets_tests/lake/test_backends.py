@@ -95,6 +95,7 @@ def as_another_process(lake: Lake) -> AbstractContextManager[Lake]:
     return opened(Lake(lake.application, lake.catalog_uri, lake.warehouse, lake.scratch, storage=lake.storage))
 
 
+@pytest.mark.long
 def test_days_versions_exclusions_expiry_and_verification(lake: Lake, tmp_path: Path) -> None:
     versions = Versions(tmp_path / "versions", APPLICATION)
     write_gold_days(lake, {day(0): 3, day(1): 4})
@@ -118,6 +119,7 @@ def test_days_versions_exclusions_expiry_and_verification(lake: Lake, tmp_path: 
     assert (found.versions, found.differences) == (2, ())
 
 
+@pytest.mark.long
 def test_writers_of_different_days_lose_nothing(lake: Lake) -> None:
     def write(first: int) -> None:
         with as_another_process(lake) as own:
@@ -154,6 +156,7 @@ def test_a_restored_dump_under_the_same_name_does_not_take_the_warehouse(postgre
             assert copy.verify_home(sweeps=True) == "new"
 
 
+@pytest.mark.long
 def test_a_lock_that_stays_taken_is_a_transient_error(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     write_gold_days(lake, {day(0): 1})
     with as_another_process(lake) as other, monkeypatch.context() as patched:
@@ -219,6 +222,7 @@ def test_dagster_and_mlflow_keep_their_state_on_postgres(
     assert champion.gold_version == "dpo_gold_v1"
 
 
+@pytest.mark.long
 def test_two_machines_never_both_move_the_champion(
     postgres_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

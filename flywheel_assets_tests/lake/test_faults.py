@@ -128,6 +128,7 @@ def kill_at(name: str, wheel: Wheel, step: Step) -> None:
     assert killed.exitcode == KILLED, f"{step} did not come by {name!r}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("room", "points"),
     [
@@ -158,6 +159,7 @@ def test_a_write_that_was_killed_is_made_whole_by_the_next(tmp_path: Path, room:
     assert_sound(victim)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "points", [["tagged", "export written, without its name"], pytest.param(list(CUT_POINTS), marks=SLOW)], ids=len
 )
@@ -176,6 +178,7 @@ def test_a_cut_that_was_killed_is_made_whole_by_the_next(prepared_assistant: Pre
     assert_sound(victim)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "point",
     [
@@ -218,6 +221,7 @@ def change_evaluation_rows(wheel: Wheel) -> None:
     assert wheel.collect(FRAUD)
 
 
+@pytest.mark.long
 def test_a_pin_of_older_code_says_from_then_on_what_is_read(fraud: Wheel) -> None:
     wheel, cut = fraud, FIRST_FRAUD_CUT
     kill_at("pinned", wheel, cut)
@@ -260,6 +264,7 @@ def test_the_upkeep_lets_go_of_what_ended_cuts_held(fraud: Wheel, point: str, is
     assert list_kept_versions(lake, specs) == set(), "it was abandoned"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("steps", [plan(1, 1, 0), pytest.param(plan(15, 10, 10), marks=SLOW)], ids=len)
 def test_kills_at_random_moments_change_nothing(tmp_path: Path, steps: list[Step]) -> None:
     """Killed about as often as there are steps, at moments drawn by lot, and started again until all are done.
@@ -301,6 +306,7 @@ def test_kills_at_random_moments_change_nothing(tmp_path: Path, steps: list[Step
     assert_sound(victim)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [3, pytest.param(20, marks=SLOW)])
 def test_two_cuts_at_once_agree(assistant: Wheel, number: int) -> None:
     """The second one asked whether the export was there, was overtaken, and died of `Directory not empty`."""
@@ -401,6 +407,7 @@ def disk(tmp_path: Path) -> Iterator[MountedDisk]:
         yield mounted
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
 @pytest.mark.parametrize(
     ("on_disk", "step_bytes"),
@@ -492,6 +499,7 @@ def place_of(bench: Workbench, versions: Versions) -> Place:
     return Place(bench.lake, PREFERENCE_TABLES, versions, landing_of(bench), bench.start, {})
 
 
+@pytest.mark.long
 def test_an_erasure_between_tag_and_export_leaves_a_version_that_can_be_cut(assistant: Wheel) -> None:
     """The tag had moved, the pin had not: the next cut found a conflict, and so did every one after it."""
     wheel = assistant
@@ -507,6 +515,7 @@ def test_an_erasure_between_tag_and_export_leaves_a_version_that_can_be_cut(assi
     assert verify_versions(bench.lake, versions, GOLD).differences == ()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("point", ["all held, nothing pinned", "pinned", "tagged"])
 def test_an_erasure_reaches_the_snapshots_that_a_killed_cut_held(fraud: Wheel, point: str) -> None:
     wheel, cut = fraud, FIRST_FRAUD_CUT
@@ -534,6 +543,7 @@ def test_an_erasure_and_a_cut_take_turns(bench: Workbench, monkeypatch: pytest.M
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "point", ["one file of the export written", pytest.param("rows built, table untouched", marks=SLOW)]
 )

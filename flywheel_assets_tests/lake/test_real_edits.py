@@ -25,6 +25,7 @@ DAY = date(2026, 9, 1)
 STAMP = RunStamp("test", "1", datetime(2026, 9, 2, 1, tzinfo=UTC))
 
 
+@pytest.mark.long
 @pytest.mark.realdata
 @needs_real_data("mlqe_pe")
 def test_import_to_gold_to_version(tmp_path: Path) -> None:

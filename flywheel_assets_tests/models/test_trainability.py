@@ -109,6 +109,7 @@ def test_a_process_that_dies_fails_the_cut_and_can_be_tried_again(
     assert failure.value.is_transient
 
 
+@pytest.mark.long
 def test_messages_for_a_base_without_a_template_are_said_to_become_plain_turns(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -192,6 +192,7 @@ def test_too_few_people_to_compare_on_leave_the_second_stage_out(export: Path, t
     assert report.adapter_sha256 == report.sft_adapter_sha256
 
 
+@pytest.mark.long
 def test_one_stage_is_trained_from_the_base_next_to_the_sft_baseline(
     trained: Trained, export: Path, tmp_path: Path
 ) -> None:
@@ -219,6 +220,7 @@ def test_a_recipe_of_sft_alone_keeps_nobody_back(export: Path, tmp_path: Path) -
     assert report.rows.pairs_kept_back == 0
 
 
+@pytest.mark.long
 def test_an_inferior_second_stage_makes_the_sft_adapter_the_challenger(tmp_path: Path) -> None:
     rows = world.rows_of_a_week(1, pairs=160, accepted=30, holdout=1, regression=1)
     export = world.write_version(tmp_path / "export", rows)

@@ -73,6 +73,7 @@ def test_a_choice_of_modules_leaves_the_others_alone() -> None:
 _ALWAYS = ("gemma3", "gpt_oss")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", [name if name in _ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 )

@@ -85,6 +85,7 @@ def test_a_collated_preference_batch_is_exactly_this() -> None:
     assert batch["ref_rejected_logps"].tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", ["sft", "preference", "one_stage"])
 def test_a_killed_stage_goes_on_from_its_checkpoint_and_ends_with_the_same_adapter(
     stage: str, tmp_path: Path, sft: Path, monkeypatch: pytest.MonkeyPatch

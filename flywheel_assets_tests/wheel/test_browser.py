@@ -27,6 +27,7 @@ def holds(tab: Tab, condition: str) -> None:
     eventually(is_there, condition)
 
 
+@pytest.mark.long
 def test_new_numbers_come_by_themselves_and_focus_and_tables_stay(tmp_path: Path) -> None:
     stores = Stores(isolate_settings(tmp_path))
     grow_days(stores, 0, 3)

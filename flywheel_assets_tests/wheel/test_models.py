@@ -25,6 +25,7 @@ def go_back(stores: Stores, to: str) -> None:
     roll_back(APPLICATION, stores, plan, who="Ann", reason="worse", now=noon_after(1))
 
 
+@pytest.mark.long
 def test_the_champion_is_the_registrys_through_promotions_and_rollbacks(tmp_path: Path) -> None:
     stores = Stores(isolate_settings(tmp_path))
     assert serving(stores) == Serving(None, 1.0)
@@ -37,6 +38,7 @@ def test_the_champion_is_the_registrys_through_promotions_and_rollbacks(tmp_path
     assert serving(stores).champion is None
 
 
+@pytest.mark.long
 def test_a_rollout_begins_with_its_first_share(tmp_path: Path) -> None:
     stores = Stores(isolate_settings(tmp_path))
     promote_two_versions(stores)

@@ -15,7 +15,7 @@ makes it again.
 import re
 import secrets
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -313,6 +313,16 @@ class Home:
         from pyiceberg.io import load_file_io
 
         return load_file_io(self.catalog.properties, uri)
+
+
+def refuse_newer_home(folder: Path) -> None:
+    """Refuse a home that a newer release made or upgraded; a damaged marker is for the next change to refuse.
+
+    Raises:
+        NewerReleaseError: one did.
+    """
+    with suppress(HomeMismatchError):
+        read_home_file(folder)
 
 
 def read_home_file(folder: Path) -> Marker | None:

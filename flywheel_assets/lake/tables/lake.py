@@ -32,7 +32,7 @@ from flywheel_assets.errors import (
 from flywheel_assets.lake.storage.commits import COMMIT_KEY, hold_lock, retry_commit, was_committed
 from flywheel_assets.lake.storage.duckdb_engine import connect, write_parquet
 from flywheel_assets.lake.storage.failures import translate_disk_full, translate_outages
-from flywheel_assets.lake.tables.home import Home, find_local_path, read_home_file
+from flywheel_assets.lake.tables.home import Home, find_local_path, refuse_newer_home
 from flywheel_assets.lake.tables.probing import find_damage
 from flywheel_assets.lake.tables.specs import PlannedFile, TableSpec, list_columns, make_nullable
 
@@ -101,7 +101,7 @@ class Lake:
         """
         from flywheel_assets.lake.tables.iceberg import open_catalog
 
-        read_home_file(self.scratch.parent)
+        refuse_newer_home(self.scratch.parent)
         self.scratch.mkdir(parents=True, exist_ok=True)
         if self._catalog_file is not None:
             self._catalog_file.parent.mkdir(parents=True, exist_ok=True)

@@ -136,6 +136,7 @@ def test_the_largest_row_fits_and_was_not_compressible(queue: Queue) -> None:
     assert event_ids(queue.root) == ["big"]
 
 
+@pytest.mark.long
 def test_an_unreadable_message_is_kept_and_holds_nobody_up(queue: Queue) -> None:
     queue.broker.put(queue.name, b"not one of ours")
     with queue.log() as log:

@@ -39,6 +39,7 @@ def test_a_body_that_is_no_array_is_an_error_as_a_whole(body: bytes) -> None:
         split_array(body, 10_000)
 
 
+@pytest.mark.long
 @given(
     st.lists(st.recursive(st.text() | st.integers() | st.none(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
 )

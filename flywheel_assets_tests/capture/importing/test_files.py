@@ -168,6 +168,7 @@ def test_a_header_that_names_no_known_columns(tmp_path: Path, header: str) -> No
     assert "valid: " in problem or "more than once" in problem
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "big.jsonl"
     with open(path, "w") as file:

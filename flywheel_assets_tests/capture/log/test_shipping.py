@@ -147,6 +147,7 @@ def test_a_setting_that_nobody_opened_is_an_error(tmp_path: Path) -> None:
         open_shipper(Settings(home=tmp_path, landing_s3="s3://b/c"), None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kill_signal", [signal.SIGTERM, signal.SIGKILL])
 def test_what_a_service_acknowledged_is_on_s3_at_last(
     kill_signal: int, tmp_path: Path, server: S3Server, landing: ObjectLanding

@@ -77,7 +77,7 @@ def test_the_configured_service_reports_its_queue(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service, "create_app", remember)
-        patch.setattr(service, "_build_server", lambda _: type("Server", (), {"run": lambda self, sockets: None})())
+        patch.setattr(service, "_build_server", lambda *_: type("Server", (), {"run": lambda self, sockets: None})())
         service.serve(Settings(home=tmp_path, capture_port=0), ["assistant"])
     with TestClient(apps[0]) as http:
         found = metrics(http.get("/metrics").text)

@@ -122,6 +122,7 @@ STATEMENTS = st.lists(
 )
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=40)
 @given(STATEMENTS, st.randoms(use_true_random=False), st.sampled_from([LabelRules(), MAJORITY, SOFT]))
 def test_what_holds_does_not_depend_on_the_order_of_receipt(

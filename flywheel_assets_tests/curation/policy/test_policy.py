@@ -174,6 +174,7 @@ def test_ordinary_text_passes(text: str) -> None:
     assert judged(text, prompt=text, rejected=text) is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pattern", AS_WRITTEN + FOLDED, ids=lambda pattern: pattern.name)
 def test_no_prefilter_hides_what_its_expression_finds(pattern: Pattern) -> None:
     """The merged RE2 pass decides which rows Python ever sees."""
@@ -187,6 +188,7 @@ def test_no_prefilter_hides_what_its_expression_finds(pattern: Pattern) -> None:
     check()
 
 
+@pytest.mark.long
 def test_a_hostile_megabyte_is_judged_in_time() -> None:
     hostile = ["a@" * 500_000, "4111 " * 200_000, "+1" * 500_000, "GB82 WEST " * 100_000, "ignore all " * 90_000]
     assert len(build_default_policy().audit(texts(*hostile))) <= len(hostile)

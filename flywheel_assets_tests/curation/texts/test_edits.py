@@ -61,6 +61,7 @@ def test_band_ends_belong_to_the_useful_corrections() -> None:
     assert classify("abcd", "wxyz", bands) == (0.0, "rewrite")
 
 
+@pytest.mark.long
 def test_a_megabyte_is_measured_and_its_similarity_is_a_bound() -> None:
     """Two random texts of 1 MB kept rapidfuzz busy for 22 s, and every longer text was refused as `too_long`."""
     words = SENTENCE * 15_000

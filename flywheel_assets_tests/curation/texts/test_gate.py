@@ -88,6 +88,7 @@ def test_a_reviewers_small_edit_waits_so_that_it_admits_the_same_edit_of_others(
     long = "".join(f"line {number} of the file\n" for number in range(40))
     small = {"output": long + "the colour of it", "final_text": long + "the color of it"}
     held = gate(make_joined(**small, source="reviewer"), make_joined(**small)).waiting
+    held = held.append_column("voice", pa.array(["u:reviewer", "u:ann"]))
     assert held["source"].to_pylist() == ["reviewer", "app"]
     assert len(set(held["support_key"].to_pylist())) == 1
     assert mark_unsupported_rows(held).tolist() == [False, False]
@@ -173,6 +174,7 @@ ROWS = st.lists(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(ROWS, st.randoms())
 def test_every_row_is_accounted_for_and_order_decides_nothing(changes: list[dict[str, Any]], random: Any) -> None:

@@ -126,6 +126,7 @@ RULES = st.builds(
 PROPERTY = settings(max_examples=60, deadline=None)
 
 
+@pytest.mark.long
 @PROPERTY
 @given(ROWS, RULES, st.randoms())
 def test_every_row_is_accounted_for_and_order_decides_nothing(
@@ -148,6 +149,7 @@ def test_every_row_is_accounted_for_and_order_decides_nothing(
     assert again.dropped == resolution.dropped
 
 
+@pytest.mark.long
 @PROPERTY
 @given(ROWS, RULES)
 def test_resolving_what_was_resolved_keeps_it(changes: list[dict[str, Any]], rules: ResolutionRules) -> None:
@@ -158,6 +160,7 @@ def test_resolving_what_was_resolved_keeps_it(changes: list[dict[str, Any]], rul
     assert all(ids(getattr(again, name)) == ids(getattr(first, name)) for name in SETS)
 
 
+@pytest.mark.long
 @PROPERTY
 @given(ROWS, ROWS, RULES)
 def test_more_data_moves_no_subject_to_the_other_side(
@@ -171,6 +174,7 @@ def test_more_data_moves_no_subject_to_the_other_side(
         assert not moved
 
 
+@pytest.mark.long
 @PROPERTY
 @given(ROWS, RULES, st.integers(0, 3), st.integers(0, 3))
 def test_a_higher_cap_only_adds_pairs(

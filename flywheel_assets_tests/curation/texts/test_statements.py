@@ -580,6 +580,7 @@ PROPERTY = settings(max_examples=40, deadline=None)
 AGREEMENTS = st.sampled_from(list(Agreement))
 
 
+@pytest.mark.long
 @PROPERTY
 @given(EVENTS, st.lists(st.integers(0, 9), min_size=9, max_size=9), st.randoms(), AGREEMENTS)
 def test_the_verdict_depends_neither_on_the_order_of_rows_nor_on_their_days(
@@ -598,6 +599,7 @@ def test_the_verdict_depends_neither_on_the_order_of_rows_nor_on_their_days(
     assert sum(getattr(once, name).num_rows for name in SETS) + sum(once.dropped.values()) == len(rows)
 
 
+@pytest.mark.long
 @PROPERTY
 @given(EVENTS, EVENTS, AGREEMENTS)
 def test_a_revision_never_leaves_the_older_text_in(
@@ -609,6 +611,7 @@ def test_a_revision_never_leaves_the_older_text_in(
     assert not any("too early" in text for name in SETS for text in found.get(name, []))
 
 
+@pytest.mark.long
 @PROPERTY
 @given(EVENTS, AGREEMENTS, st.booleans())
 def test_a_retraction_removes_whatever_came_before_it(
@@ -620,6 +623,7 @@ def test_a_retraction_removes_whatever_came_before_it(
     assert not any("take back" in text for name in SETS for text in found.get(name, []))
 
 
+@pytest.mark.long
 @PROPERTY
 @given(EVENTS, AGREEMENTS, st.booleans())
 def test_a_refused_newest_text_revives_no_older_one(

@@ -22,6 +22,7 @@ DAY = date(2026, 9, 1)
 APPLICATION = PreferenceApplication(name="assistant", description="test", start_date=DAY, base_model="base")
 
 
+@pytest.mark.long
 def test_a_day_on_s3_is_materialized_and_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     segment = tmp_path / "segment.jsonl"
     segment.write_bytes(msgspec.json.encode(make_feedback(event_id="on-s3")) + b"\n")

@@ -118,6 +118,7 @@ def serving(stores: Stores) -> str | None:
     return champion.gold_version if champion else None
 
 
+@pytest.mark.long
 def test_a_failed_turn_of_the_wheel_is_finished_by_running_it_again(stores: Stores, tmp_path: Path) -> None:
     told = tmp_path / "told"
     broken = replace(APPLICATION, on_promotion=PromotionHook(command=(sys.executable, "-c", "raise SystemExit(3)")))

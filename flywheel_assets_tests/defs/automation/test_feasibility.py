@@ -64,6 +64,7 @@ def test_an_empty_lake_says_how_many_people_it_takes(stores: Stores) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_team_of_sixty_never_has_twenty_at_a_tenth(stores: Stores) -> None:
     """It trained, was "not enough evidence", and trained again: no number of trainings would have changed that."""
     write_team(stores.lake("assistant"), 60, [day(number) for number in range(28)])
@@ -81,6 +82,7 @@ def test_a_team_of_sixty_never_has_twenty_at_a_tenth(stores: Stores) -> None:
     assert foresee(stores, larger).can_decide
 
 
+@pytest.mark.long
 def test_a_growing_service_hears_when(stores: Stores) -> None:
     write_gold_days(stores.lake("assistant"), {day(number): 4 for number in range(28)})
     found = foresee(stores)
@@ -174,6 +176,7 @@ def make_stream(positives_a_week: int, weeks: int) -> list[dict[str, object]]:
     return events
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("limits", "sentence", "remedy"),
     [

@@ -83,6 +83,7 @@ def hook() -> Iterator[Webhook]:
         yield hook
 
 
+@pytest.mark.long
 def test_a_sensor_that_fails_at_every_tick_is_told_once(
     instance: dg.DagsterInstance, hook: Webhook, tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ def test_a_promoted_classifier_decides_from_the_next_chapter_on(tmp_path: Path) 
     assert played.report.gain_after_promotion is not None
 
 
+@pytest.mark.long
 def test_the_bank_blocks_from_the_promoted_threshold_on(tmp_path: Path) -> None:
     """It blocked from the static model's threshold on, which for a new model means another number of alerts."""
     promoted = replace(turn_report("fraud_gold_v1", promoted=True, champion=CHAMPION), threshold=0.05)

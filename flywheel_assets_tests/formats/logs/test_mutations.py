@@ -71,6 +71,7 @@ def change(record: dict[str, Any], place: tuple[Any, ...], value: Any) -> None:
     holder[place[-1]] = copy.deepcopy(value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: next(iter(record)))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())

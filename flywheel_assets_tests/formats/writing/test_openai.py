@@ -59,6 +59,7 @@ def test_reasoning_is_left_out_and_counted() -> None:
     assert not write_preference(samples.CHAT_PAIR).has_lost_reasoning
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["TEXT_PAIR", "CHAT_PAIR", "CALL_PAIR", "RESULT_PAIR", "REASONED", "SHOWN"])
 def test_messages_are_those_of_the_api(name: str) -> None:
     """`openai` describes its API in types; pydantic checks them."""

@@ -202,6 +202,7 @@ BESIDE_ONE_OF_THEM = [("ingest", "erase"), ("ingest", "trim")]
 BESIDE_A_STEP = [*BESIDE_ONE_OF_THEM, ("join", "erase"), ("curate", "erase"), ("curate", "roll back")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize(("step", "operation"), BESIDE_ONE_OF_THEM)
 def test_a_step_that_begins_beside_one_of_them_comes_after_it(
@@ -212,6 +213,7 @@ def test_a_step_that_begins_beside_one_of_them_comes_after_it(
     assert has_waited
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize(("step", "operation"), BESIDE_A_STEP)
 def test_one_of_them_that_begins_beside_a_step_comes_after_it(
@@ -232,6 +234,7 @@ def retire(bench: Workbench) -> None:
     retire_segments(bench.lake, PREFERENCE_TABLES, DiskLanding(bench.landing), DAYS[1], NOW)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("operation", [forget, trim, retire, roll_back])
 def test_everything_that_rewrites_days_waits_for_steps(
     bench: Workbench, operation: Callable[[Workbench], None]
@@ -276,6 +279,7 @@ def is_held(bench: Workbench, name: str) -> bool:
         return True
 
 
+@pytest.mark.long
 def test_what_lands_during_an_erasure_is_not_taken_for_ingested(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,6 +300,7 @@ def test_what_lands_during_an_erasure_is_not_taken_for_ingested(
     everything_agrees(bench, PERSON)
 
 
+@pytest.mark.long
 def test_an_erasure_finished_after_a_run_leaves_stale_what_is_stale(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_a_retry_across_midnight_changes_nothing(bench: Workbench) -> None:
     assert entries[day(1)].rows_by_reason == {"duplicate_event": 1}
 
 
+@pytest.mark.long
 def test_a_range_gives_the_tables_and_accounts_of_its_days_one_by_one(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -50,12 +50,14 @@ def describe_tripped(bench: Workbench) -> dict[date, str]:
     return {each.day: each.figures.describe() for each in breaker.find_tripped_days(bench.lake)}
 
 
+@pytest.mark.long
 def test_ordinary_days_trip_nothing(bench: Workbench) -> None:
     run_days(bench, make_ordinary_days(0, 11))
     assert describe_tripped(bench) == {}
     assert [each.day for each in breaker.read_judged_days(bench.lake)] == ledger.list_days(day(1), LAST)
 
 
+@pytest.mark.long
 def test_a_flipped_label_column_keeps_the_days_labels_out_and_nothing_is_lost(bench: Workbench) -> None:
     """An export that swapped its two words trained as truth: no rule looked at more than one prediction."""
     run_days(bench, flip(make_ordinary_days(0, 11), WRONG))
@@ -72,6 +74,7 @@ def test_a_flipped_label_column_keeps_the_days_labels_out_and_nothing_is_lost(be
     assert all(count_labels(bench, each) == LABELS for each in ledger.list_days(day(10), LAST))
 
 
+@pytest.mark.long
 def test_the_silence_of_a_tripped_day_stays_and_its_predictions_are_never_silent(bench: Workbench) -> None:
     events = [*flip(make_ordinary_days(0, 11), WRONG), score(day(2), "quiet")]
     run(bench, events, day(18), limits=LABEL_LIMITS)
@@ -79,6 +82,7 @@ def test_the_silence_of_a_tripped_day_stays_and_its_predictions_are_never_silent
     assert {(row["prediction_id"], row["completed_date"]) for row in silent} == {("quiet", WRONG)}
 
 
+@pytest.mark.long
 def test_a_burst_of_positives_trips(bench: Workbench) -> None:
     run_days(bench, [*make_ordinary_days(0, 11), *make_burst(WRONG, 30)])
     assert describe_tripped(bench)[WRONG].startswith("positive_burst: 37 positives, at most 28 after the days before; ")
@@ -90,6 +94,7 @@ def test_a_rerun_that_reverses_a_third_trips(bench: Workbench) -> None:
     assert [row for row in bench.rows(QUARANTINE) if row["stage"] == DISPUTE_STAGE] == []
 
 
+@pytest.mark.long
 def test_the_correction_of_a_tripped_day_reverses_nothing(bench: Workbench) -> None:
     """The right labels contradict those of the day that tripped: they must not trip in their turn."""
     events = [*flip(make_ordinary_days(0, 11), WRONG), *reverse(8, FIXED, 0.0)]
@@ -98,6 +103,7 @@ def test_the_correction_of_a_tripped_day_reverses_nothing(bench: Workbench) -> N
     assert count_labels(bench, FIXED) == 2 * LABELS
 
 
+@pytest.mark.long
 def test_an_open_day_is_not_judged(bench: Workbench) -> None:
     run_days(bench, flip(make_ordinary_days(0, 11), WRONG))
     open_day = ledger.read_entries(bench.lake, JOINED_LABELS.name)[WRONG]
@@ -106,6 +112,7 @@ def test_an_open_day_is_not_judged(bench: Workbench) -> None:
     assert (describe_tripped(bench), count_labels(bench, WRONG)) == ({}, LABELS)
 
 
+@pytest.mark.long
 def test_a_range_gives_the_same_as_its_days_one_by_one(bench: Workbench, tmp_path: Path) -> None:
     events = [*flip(make_ordinary_days(0, 11), WRONG), *make_burst(day(8), 30), *reverse(9, LAST)]
     run_days(bench, events)
@@ -121,6 +128,7 @@ def test_a_range_gives_the_same_as_its_days_one_by_one(bench: Workbench, tmp_pat
         assert [other.rows(spec) for spec in tables] == whole
 
 
+@pytest.mark.long
 def test_a_reset_lets_the_labels_in_when_the_day_is_mined_again(bench: Workbench) -> None:
     run_days(bench, flip(make_ordinary_days(0, 11), WRONG))
     breaker.reset_day(bench.lake, WRONG, who="ada", reason="a wave of fraud", now=NOON)

@@ -72,6 +72,7 @@ def test_predictions_that_an_earlier_release_wrote_are_found(
     assert {row[name] for row in rows for name in new} == {None}
 
 
+@pytest.mark.long
 def test_rows_are_found_in_a_warehouse_on_s3(
     bench: Workbench, server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,6 +196,7 @@ def test_a_feature_schema_that_changes_between_two_days_keeps_what_still_fits(be
     assert bench.rows(QUARANTINE) == []
 
 
+@pytest.mark.long
 def test_a_range_gives_what_its_days_give_one_by_one_in_any_order(bench: Workbench, tmp_path: Path) -> None:
     events = [score(day(i % 4), f"n{i}", score=i / 40) for i in range(40)]
     events += [label(day(5), f"n{i}", label="false" if i % 2 else "true") for i in range(0, 40, 3)]

@@ -240,6 +240,7 @@ def test_versions_say_what_changed_and_still_verify(after: Workbench, forgotten:
     )
 
 
+@pytest.mark.long
 def test_a_model_that_nobody_has_scored_is_trained_again(place: Place) -> None:
     """Its version would otherwise never end: the trainer takes the result for that of another export."""
     folder = place.versions.folder("dpo_gold_v2")
@@ -316,6 +317,7 @@ def test_a_plan_counts_and_changes_nothing(bench: Workbench, place: Place) -> No
     assert not locate_key_file(bench.lake).exists()
 
 
+@pytest.mark.long
 def test_what_lands_while_an_erasure_waits_goes_too(bench: Workbench, place: Place) -> None:
     """Only its prediction, which is the person's and goes, tells whose the anonymous edit is: no later run finds it."""
     plan = plan_erasure(place, PERSON)
@@ -326,6 +328,7 @@ def test_what_lands_while_an_erasure_waits_goes_too(bench: Workbench, place: Pla
     assert quoting(bench.root) == []
 
 
+@pytest.mark.long
 def test_files_wait_out_their_grace(bench: Workbench, place: Place) -> None:
     receipt = forget(place, grace=timedelta(hours=24))
     assert (receipt.files_deleted, receipt.files_waiting > 10) == (0, True)
@@ -407,6 +410,7 @@ def test_an_erasure_that_was_killed_is_finished_by_the_next(
     assert list(build_receipt_path(place.versions, "x").parent.glob("unfinished-*")) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", ["_move_pin", "_move_tag"])
 def test_what_a_killed_erasure_had_revised_hides_nobody_from_the_next(
     bench: Workbench, place: Place, monkeypatch: pytest.MonkeyPatch, step: str
@@ -441,7 +445,8 @@ def test_what_the_breaker_showed_and_let_in_outlives_the_person_without_them(tmp
     bench.ingest_both([day(0)])
     bench.join([day(0)])
     bench.curate([day(0)])
-    assert breaker.find_tripped_days(bench.lake)[0].figures.trips[0].examples
+    # The raid alone is held, and the day went on.
+    assert breaker.find_kept_out_days(bench.lake)[0].figures.trips[0].examples
     breaker.reset_day(bench.lake, day(0), who="ada", reason=f"{PERSON} is our tester", now=NOW)
     forget(place_of(bench))
     [judged] = breaker.read_judged_days(bench.lake)
@@ -454,6 +459,7 @@ def test_what_the_breaker_showed_and_let_in_outlives_the_person_without_them(tmp
     assert bench.lake.count_rows_per_day(CURATED_DPO_PAIRS) == {day(0): 20}
 
 
+@pytest.mark.long
 def test_what_killed_processes_left_goes_after_the_grace_period(bench: Workbench, place: Place) -> None:
     left = [
         bench.root / "scratch" / "building" / "raw_predictions-x.parquet",

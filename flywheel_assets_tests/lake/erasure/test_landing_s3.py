@@ -342,6 +342,7 @@ def texts_under(root: Path) -> str:
     return "".join(path.read_bytes().decode("latin-1") for path in root.rglob("*") if path.is_file())
 
 
+@pytest.mark.long
 def test_a_person_goes_from_s3_spool_and_tables_and_a_replay_is_refused(
     versioned: ObjectLanding, bench: Workbench
 ) -> None:

@@ -91,6 +91,7 @@ def kill(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return request.param
 
 
+@pytest.mark.long
 def test_the_receipt_names_the_version_whatever_the_erasure_was_killed_at(place: Place, kill: str | None) -> None:
     """Once the export was revised nothing was left to find: the next attempt passed the version by."""
     folder = place.versions.folder(VERSION)

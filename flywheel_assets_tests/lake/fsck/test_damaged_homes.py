@@ -135,6 +135,7 @@ def test_a_home_as_it_was_made_has_no_finding(prepared: PreparedFolder) -> None:
     assert report.looked_at["receipts"] == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "kind"), list(enumerate(FEW_KINDS)))
 def test_a_damaged_file_is_found_and_nothing_else_is(
     prepared: PreparedFolder, files: Mapping[str, str], number: int, kind: str
@@ -161,6 +162,7 @@ def test_a_sample_looks_at_every_file_and_reads_some(prepared: PreparedFolder, f
     assert report.bytes_read < whole.bytes_read / 2
 
 
+@pytest.mark.long
 def test_a_writer_at_work_is_no_finding(prepared: PreparedFolder) -> None:
     """Rows are committed before their account, and files of states that are gone may go while they are looked at."""
     home = prepared.restored()
@@ -206,6 +208,7 @@ def read_in_sentences(prepared: PreparedFolder, files: Mapping[str, str], kind: 
             assert str(path) in ended.stderr or "UnknownName" in ended.stderr, (arguments, ended.stderr)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "how"),
     [

@@ -184,6 +184,7 @@ def test_killed_at_any_call_the_day_is_the_old_or_the_new_one_and_a_repetition_c
     assert outcomes == {1, 3}
 
 
+@pytest.mark.long
 def test_killed_before_any_request_to_s3_the_day_is_the_old_or_the_new_one(
     landing: ObjectLanding, tmp_path: Path
 ) -> None:

@@ -211,6 +211,7 @@ GOLD_ONLY = ["write gold", "cut", "export", "collect gold"]
 FEW = GOLD_ONLY[:3]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("actions", "points", "fault"),
     [
@@ -278,6 +279,7 @@ def copy(site: Site, to: str, client: Any) -> list[bool]:
     return [file.is_new for file in publish_export(folder, to, site.root / "scratch", lambda: client)]
 
 
+@pytest.mark.long
 def test_an_s3_that_never_answers_is_told(
     cut_site: Site, s3: FailingS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +324,7 @@ def test_s3_that_refuses_for_good_is_not_asked_again(cut_site: Site, s3: Failing
         copy(cut_site, "s3://no-such-bucket/copies", cut_site.client)
 
 
+@pytest.mark.long
 def test_a_closing_whose_answer_was_lost_is_our_own(tmp_path: Path, s3: FailingS3) -> None:
     """A closing is created once, and replaced only if it is the one that was seen: asked again, both are refused."""
     site = Site(tmp_path, s3=s3, is_warehouse_local=True)
@@ -412,6 +415,7 @@ def wired(wire: Wire) -> str:
     return f"postgresql+psycopg://flywheel@127.0.0.1:{wire.port}/postgres?sslmode=disable&connect_timeout=2"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", [Fault.LOST_ANSWER, pytest.param(Fault.LOST_REQUEST, marks=SLOW)])
 def test_a_commit_of_which_nobody_knows_happens_once(behind: Site, wire: Wire, tmp_path: Path, fault: Fault) -> None:
     """The connection is gone when COMMIT was sent: the retry finds its key, or that nothing happened."""
@@ -438,6 +442,7 @@ def snapshots(site: Site) -> dict[str, int]:
     return {spec.name: len(site.lake.load_table(spec).metadata.snapshots) for spec in site.kept()}
 
 
+@pytest.mark.long
 def test_a_restart_of_postgres_in_the_middle_of_a_commit_is_outlived(
     behind: Site, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

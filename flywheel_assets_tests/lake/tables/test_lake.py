@@ -98,6 +98,7 @@ def test_stages_of_the_quarantine_do_not_touch_each_other(bench: Workbench) -> N
     assert bench.lake.count_rows_per_day(QUARANTINE, "curation") == {day(1): 2}
 
 
+@pytest.mark.long
 def test_a_long_range_is_one_commit(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     """260 days with holes: the day before, the day after and the days without a file are looked at."""
     days = [day(offset) for offset in range(260) if offset not in (17, 200)]
@@ -289,6 +290,7 @@ def write_many(root: Path, days: list[date]) -> None:
         bench.write(CURATED_DPO_PAIRS, each, [make_gold(completed_date=each)])
 
 
+@pytest.mark.long
 def test_two_processes_write_different_days_of_a_table_that_does_not_exist_yet(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     first, second = [day(offset) for offset in range(4)], [day(offset) for offset in range(4, 8)]

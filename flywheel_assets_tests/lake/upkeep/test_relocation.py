@@ -114,6 +114,7 @@ def test_an_older_catalog_is_brought_to_the_newest_state(home: Workbench) -> Non
     assert plan_adoption(home.lake) == []
 
 
+@pytest.mark.long
 def test_a_backup_with_an_older_catalog_is_restored_at_another_path(home: Workbench) -> None:
     """The catalog is copied first; on a busy table its metadata file is gone when the warehouse is copied."""
     kept = (home.root / "catalog.db").read_bytes()
@@ -138,6 +139,7 @@ def test_a_copy_without_a_data_file_is_refused_whole(home: Workbench) -> None:
     assert (other.root / "catalog.db").read_bytes() == catalog
 
 
+@pytest.mark.long
 def test_the_commands_show_what_they_would_do_and_do_it(home: Workbench) -> None:
     home.root.rename(home.root.with_name("c"))
     place = home.root.with_name("c")

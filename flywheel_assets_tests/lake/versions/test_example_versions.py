@@ -132,6 +132,7 @@ def test_the_refit_knows_what_the_judged_model_may_not(holders: Workbench) -> No
     assert {name for name, row in refit.items() if row["is_positive"]} == {f"fraud-{n}" for n in range(23)}
 
 
+@pytest.mark.long
 def test_rows_count_once_most_positives_are_known(bench: Workbench, versions: Versions) -> None:
     """With labels 7 + Exp(3) days late hardly one is known after 7 days: rows of that age would teach the silence."""
     delays = [9, 9, 9, 10, 10, 11, 11, 12, 12, 14]
@@ -150,6 +151,7 @@ def test_rows_count_once_most_positives_are_known(bench: Workbench, versions: Ve
     assert new.train_until == date.fromisoformat(manifest.details["train_until"])
 
 
+@pytest.mark.long
 def test_a_label_after_the_evaluation_began_does_not_train(bench: Workbench, versions: Versions) -> None:
     """The fraud of day 3 is disputed on day 20: trained at day 16 nobody could know, so the silence holds."""
     run(bench, [score(day(3), "late", score=0.3), label(day(20), "late"), score(day(1), "x"), label(day(2), "x")], LAST)
@@ -157,6 +159,7 @@ def test_a_label_after_the_evaluation_began_does_not_train(bench: Workbench, ver
     assert rows(versions, ExportSet.TRAIN)["late"]["is_positive"] is False
 
 
+@pytest.mark.long
 def test_a_later_label_supersedes_silence(bench: Workbench, versions: Versions) -> None:
     run(bench, [score(DAY, "late", score=0.3), label(day(12), "late")], LAST)
     manifest = cut(bench, versions)
@@ -264,6 +267,7 @@ def test_evaluation_leaves_out_what_nobody_can_know(bench: Workbench, versions: 
     }
 
 
+@pytest.mark.long
 def test_an_evaluation_row_is_the_first_receipt_of_its_id_however_old(bench: Workbench, versions: Versions) -> None:
     """The second receipt was an evaluation row, as a negative, while the label was about the first one."""
     events = [score(day(offset), f"n{offset}", score=0.1) for offset in range(30)]
@@ -273,6 +277,7 @@ def test_an_evaluation_row_is_the_first_receipt_of_its_id_however_old(bench: Wor
     assert "reused" not in rows(versions, ExportSet.EVALUATION)
 
 
+@pytest.mark.long
 def test_an_excluded_week_is_in_neither_file(bench: Workbench, versions: Versions) -> None:
     events = [score(day(offset), f"n{offset}") for offset in range(30)]
     run(bench, events, LAST)
@@ -286,6 +291,7 @@ def test_an_excluded_week_is_in_neither_file(bench: Workbench, versions: Version
     assert len(manifest.exclusions) == 2
 
 
+@pytest.mark.long
 def test_one_prediction_and_one_label_stay_out_of_both_sides(bench: Workbench, versions: Versions) -> None:
     """Without its label an evaluated prediction would count as silent, so the row leaves with it."""
     events = [event for at in (0, 1, 16, 17) for event in (score(day(at), f"n{at}"), label(day(at + 1), f"n{at}"))]
@@ -308,6 +314,7 @@ def test_a_history_shorter_than_the_calendar_makes_no_version(bench: Workbench, 
     assert list(versions) == [] or not versions.folder(VERSION).pin.exists()
 
 
+@pytest.mark.long
 def test_net_new_counts_what_the_last_trained_version_did_not_hold(hard: Workbench) -> None:
     bench, versions = hard, versions_of(hard)
     before = count_new_examples(bench.lake, versions, EXAMPLES)
@@ -345,6 +352,7 @@ def test_below_the_threshold_no_example_is_read(hard: Workbench, monkeypatch: py
     assert exact.hard_examples <= known.hard_examples
 
 
+@pytest.mark.long
 def test_after_a_training_only_later_and_changed_days_bound_new_examples(
     bench: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -406,6 +414,7 @@ def test_a_version_verifies_and_a_tampered_one_does_not(holders: Workbench) -> N
     assert "has sha256" in verify_versions(bench.lake, versions, HARD_EXAMPLES).differences[0]
 
 
+@pytest.mark.long
 def test_an_erased_person_is_in_neither_training_nor_evaluation_rows(holders: Workbench) -> None:
     """Evaluation rows are no gold rows: all predictions of later weeks, found by their prediction ids."""
     bench, versions = holders, versions_of(holders)
@@ -435,6 +444,7 @@ def turn_over_a_new_feature(bench: Workbench, versions: Versions, contract: Scor
     return cut(bench, versions, replace(EXAMPLES, contract=contract))
 
 
+@pytest.mark.long
 def test_a_new_feature_is_null_in_rows_before_its_first_day(bench: Workbench, versions: Versions) -> None:
     """To add a feature emptied the evaluation set and stopped the wheel for five weeks."""
     contract = replace(CONTRACT, features=WITH_RISK, features_since={"risk": day(20)})
@@ -448,6 +458,7 @@ def test_a_new_feature_is_null_in_rows_before_its_first_day(bench: Workbench, ve
     assert manifest.rules["contract"]["features_since"] == {"risk": day(20).isoformat()}
 
 
+@pytest.mark.long
 def test_a_version_says_that_a_feature_without_a_first_day_refuses_its_rows(
     bench: Workbench, versions: Versions
 ) -> None:
@@ -459,6 +470,7 @@ def test_a_version_says_that_a_feature_without_a_first_day_refuses_its_rows(
     assert manifest.details["feature_problem"].startswith("feature `risk` is missing")
 
 
+@pytest.mark.long
 def test_a_retired_feature_is_there_for_the_champion_that_reads_it(bench: Workbench, versions: Versions) -> None:
     features = {name: kind for name, kind in CONTRACT.features.items() if name != "night"}
     contract = replace(CONTRACT, features=features, retired_features={"night": FeatureType.BOOLEAN})
@@ -487,6 +499,7 @@ def land_moderated(bench: Workbench, rules: ExampleRules) -> None:
 MODERATED = replace(EXAMPLES, mining=replace(RULES, silence="unknown"))
 
 
+@pytest.mark.long
 def test_where_silence_is_unknown_only_labelled_predictions_count(bench: Workbench, versions: Versions) -> None:
     """It took an undocumented trick, an action in `blocking_actions`, and lost the propensities."""
     land_moderated(bench, MODERATED)
@@ -504,6 +517,7 @@ def test_where_silence_is_unknown_only_labelled_predictions_count(bench: Workben
     assert "known_at_maturity" not in manifest.details
 
 
+@pytest.mark.long
 def test_live_calibration_of_labelled_predictions_stands_for_all_by_their_propensities(bench: Workbench) -> None:
     """Silence as negatives made a calibrated classifier look as if it predicted two positives for each that came."""
     land_moderated(bench, MODERATED)
@@ -513,6 +527,7 @@ def test_live_calibration_of_labelled_predictions_stands_for_all_by_their_propen
     assert live.ratio == pytest.approx((10 * 0.8 + 20 * 10 * 0.05) / (10 + 5 * 10))
 
 
+@pytest.mark.long
 def test_silence_that_was_mined_as_negative_leaves_when_it_becomes_unknown(
     bench: Workbench, versions: Versions
 ) -> None:
@@ -523,6 +538,7 @@ def test_silence_that_was_mined_as_negative_leaves_when_it_becomes_unknown(
     assert manifest.dropped["silence_unknown"] == 16 * 18
 
 
+@pytest.mark.long
 def test_labels_of_a_tripped_day_count_nowhere_until_the_day_is_reset(bench: Workbench, versions: Versions) -> None:
     """A prediction that only wrong labels are about is no silent negative either: its truth is unknown.
 

@@ -118,6 +118,7 @@ def test_people_who_were_trained_on_do_not_judge_their_old_prompts(bench: Workbe
     assert 0 < moved.judges < 10
 
 
+@pytest.mark.long
 def test_the_rate_of_new_people_is_that_of_the_newer_half(bench: Workbench) -> None:
     for number in range(28):
         write(bench, day(number), range(3 * number, 3 * number + 3))
@@ -125,6 +126,7 @@ def test_the_rate_of_new_people_is_that_of_the_newer_half(bench: Workbench) -> N
     assert (steady.people, steady.new_per_week, steady.rate_days) == (84, 21.0, 14)
 
 
+@pytest.mark.long
 def test_a_team_that_has_all_come_grows_no_more(bench: Workbench) -> None:
     """Over all days its 20 people are five new ones a week, and 40 would be "reached in four weeks"."""
     for number in range(28):

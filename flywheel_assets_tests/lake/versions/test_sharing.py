@@ -83,6 +83,7 @@ def read_lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
+@pytest.mark.long
 def test_trl_reads_pairs_and_renders_them(cut: Cut, tmp_path: Path) -> None:
     from trl.data_utils import is_conversational, maybe_apply_chat_template
 

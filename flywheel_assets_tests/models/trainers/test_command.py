@@ -46,6 +46,7 @@ def write_trainer(folder: Path, train: str, score: str | None = None) -> Command
     return recipe(folder)
 
 
+@pytest.mark.long
 @needs_onnx
 def test_the_scikit_learn_example_trains_stores_and_scores(tmp_path: Path) -> None:
     features, labels, truth = world(4000)
@@ -218,6 +219,7 @@ def test_a_scoring_command_that_goes_wrong_is_named(tmp_path: Path, score: str, 
     assert "Bob" not in str(refused.value)
 
 
+@pytest.mark.long
 def test_a_command_ends_at_its_time_limit_with_what_it_started(tmp_path: Path) -> None:
     """What the trainer starts holds a lock until it dies; alive, it would leave a mark after a minute."""
     features, labels, _ = world(100)

@@ -50,6 +50,7 @@ def test_a_home_is_backed_up_to_a_bucket_and_restored(server: S3Server, home: Pa
     assert read_everything(tmp_path / "b") == read_everything(home)
 
 
+@pytest.mark.long
 def test_what_a_bucket_with_versions_keeps_of_deleted_contents_is_deleted(
     server: S3Server, home: Path, tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ def test_a_home_without_one_of_its_parts_comes_back_whole(
     assert Wheel(home).benches[ASSISTANT].lake.verify_home(sweeps=True) == home_id
 
 
+@pytest.mark.long
 def test_a_home_restored_elsewhere_is_one_of_its_own(
     home: Path, place: Path, before: Everything, tmp_path: Path
 ) -> None:

@@ -194,6 +194,7 @@ def erase(home: Path, name: str = PERSON) -> Receipt:
     return erase_person(place, plan, who="ada", reason="asked", now=NOW, grace=timedelta(hours=24))
 
 
+@pytest.mark.long
 def test_an_erased_person_comes_out_of_no_backup(home: Path, tmp_path: Path) -> None:
     """Also not from files that wait for their grace period: only what a snapshot needs is copied."""
     (home / "erasure.key").unlink()
