@@ -99,8 +99,8 @@ def mark_claims(keys: pa.Table, limits: ClaimLimits) -> _Mask:
 
     - What a reviewer said too, or a quarter of all people, is no claim.
     - People support it: each who has been here for `newcomer_days` as one, and all who first came within so many days
-      of each other and said it at once as one together. (Where nearly all are new, in the first days of an
-      installation, each new person counts.) With one supporter, `pairs_of_one` pairs or more leave, all of them.
+      of each other and said it at once as one together. (Each person of the first `newcomer_days` counts, and each new
+      one where nearly all are new.) With one supporter, `pairs_of_one` pairs or more leave, all of them.
     - Else the first pair of each person stays, and of the repetitions `ratio_of_person` of all pairs for each person,
       `ratio_of_newcomers` for newcomers of one time together.
     - A crowd gives no support. Its pairs stay up to `ratio_of_newcomers`, or twice as often as people say the same.
@@ -164,6 +164,11 @@ class _Spoken:
     """Of each group."""
     is_new: _Mask
     """Of each group: a person who said it soon after their first row."""
+    is_early: _Mask
+    """Of each group: one of those, who was there in the first `newcomer_days` of all.
+
+    What an office corrects in its first week is its language, although it knew no person of its own before.
+    """
     first_day: _Numbers
     """Of each group: the day of its voice's first row."""
     reputation: npt.NDArray[np.float64]
@@ -182,6 +187,7 @@ class _Spoken:
         lead = row[starts]
         is_person, first_day = to_mask(keys["is_person"])[lead], keys["first_day"].to_numpy()[lead]
         said_on = np.minimum.reduceat(keys["received_day"].to_numpy()[row], starts)
+        is_new = is_person & (said_on - first_day < newcomer_days)
         return cls(
             row=row,
             group=np.cumsum(begins) - 1,
@@ -189,7 +195,8 @@ class _Spoken:
             claim=np.unique(claim[starts], return_inverse=True)[1].reshape(-1),
             pairs=np.diff(np.append(starts, len(row))),
             is_person=is_person,
-            is_new=is_person & (said_on - first_day < newcomer_days),
+            is_new=is_new,
+            is_early=is_new & (first_day - keys["first_day"].to_numpy().min() < newcomer_days),
             first_day=first_day,
             reputation=keys["reputation"].to_numpy()[lead],
         )
@@ -210,7 +217,8 @@ class _Spoken:
         settled = self.is_person & ~self.is_new
         old, new = self._sum(settled), self._sum(self.is_new)
         times = self._count_times(limits.newcomer_days)
-        supporters = old + (new if are_new else np.where(new > 0, times, 0))
+        early = self._sum(self.is_early)
+        supporters = old + (new if are_new else early + np.where(new > early, times, 0))
         by_people = self._sum(self.is_person, self.pairs)
         is_wide = old + new >= max(_WIDE_SHARE * people, 2)
         alone = ~is_wide & (supporters < 2) & (by_people >= limits.pairs_of_one)
