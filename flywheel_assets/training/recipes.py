@@ -40,6 +40,11 @@ _YOUNGER: Mapping[str, object] = {
 """Fields that were added later, with the value that says what was done before: whatever the default becomes."""
 
 
+def add_younger_fields(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to a recorded recipe what was done before there were some of its fields, whatever their default is now."""
+    return {**_YOUNGER, **recorded}
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdapterRecipe(Checked):
     """Everything that decides an adapter besides its data and its base model."""

@@ -3,12 +3,14 @@
 Free of torch and lightgbm, so that a code location can import it.
 """
 
+from typing import Any
+
 import msgspec
 
 from flywheel_assets.lake.versions.folders import TRAINING_REPORT
 from flywheel_assets.models.trainer_recipe import TrainerRecipe
 from flywheel_assets.records import make_stable_id
-from flywheel_assets.training.recipes import AdapterRecipe
+from flywheel_assets.training.recipes import AdapterRecipe, add_younger_fields
 
 REPORT_FILE = TRAINING_REPORT
 REFERENCE_FILE = "reference.json"
@@ -198,6 +200,16 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
             "base_weights_sha256": self.base_weights_sha256,
             "trained_on_device": self.device,
         }
+
+
+def decode_training_report(content: bytes) -> TrainingReport:
+    """Decode an adapter trainer's report, whatever release wrote it.
+
+    Raises:
+        msgspec.DecodeError: it is damaged.
+    """
+    found = msgspec.json.decode(content, type=dict[str, Any])
+    return msgspec.convert({**found, "recipe": add_younger_fields(found.get("recipe", {}))}, TrainingReport)
 
 
 class ClassifierTrainingRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import pytest
 
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.training import adapter
-from flywheel_assets.training.recipes import AdapterRecipe
+from flywheel_assets.training.recipes import AdapterRecipe, add_younger_fields
 from flywheel_assets.training.requests import TrainingRequest
 
 
@@ -91,6 +91,13 @@ def test_a_finished_training_answers_its_request_after_recipes_got_new_fields() 
     ):
         other = msgspec.structs.replace(asked, recipe=replace(older, **changes))
         assert adapter._compute_identity(other, "b") != recorded
+
+
+def test_a_recorded_recipe_says_what_was_done_then_whatever_the_default_is_now() -> None:
+    younger = add_younger_fields(msgspec.json.decode(OLDER.replace("\n", "")))
+    assert younger["stages"] == "two_stages"
+    assert younger["lora_rank"] == 16
+    assert add_younger_fields({**younger, "stages": "one_stage"})["stages"] == "one_stage"
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.models.registry import ModelRegistry
 from flywheel_assets.models.trainability import TrainabilityCheck
 from flywheel_assets.promotion.text_limits import decide
-from flywheel_assets.training.requests import TrainingReport, TrainingRequest
+from flywheel_assets.training.requests import TrainingReport, TrainingRequest, decode_training_report
 
 CURATE_CODE_VERSION = "4"
 RESOLVE_CODE_VERSION = "4"
@@ -184,7 +184,7 @@ def _build_promotion_asset(application: PreferenceApplication) -> dg.AssetsDefin
 
 def read_training_report(folder: VersionFolder) -> TrainingReport:
     """Read the trainer's report of a version."""
-    return msgspec.json.decode(folder.training_report.read_bytes(), type=TrainingReport)
+    return decode_training_report(folder.training_report.read_bytes())
 
 
 def read_evaluation_report(folder: VersionFolder) -> EvaluationReport:
