@@ -37,7 +37,7 @@ dev: install  ## webserver, daemon, capture and MLflow's UI on loopback
 test: install  ## the fast, offline tests
 	$(BIN)/pytest -q -n 2 --dist worksteal -m "not long and not slow and not gpu"
 
-test-long: install  ## those of two to ten seconds; CI runs them, too
+test-long: install  ## those of more than a second and a half; CI runs them, too
 	$(BIN)/pytest -q -n 2 --dist worksteal -m "long and not slow and not gpu"
 
 test-all: install  ## every test that this machine can run

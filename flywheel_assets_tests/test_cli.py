@@ -82,6 +82,7 @@ def test_import_lands_a_file_and_says_what_is_next(tmp_path: Path) -> None:
     assert len(list((tmp_path / "landing" / "assistant" / "feedback").glob("received_date=*/*.jsonl"))) == 1
 
 
+@pytest.mark.long
 def test_a_process_that_fails_says_one_line_and_ends_with_1(tmp_path: Path) -> None:
     failed = flywheel_process(tmp_path, "turn", "-a", "asistant")
     assert failed.returncode == 1

@@ -39,6 +39,7 @@ def home(prepared: PreparedFolder) -> Path:
     return prepared.restored()
 
 
+@pytest.mark.long
 def test_an_exclusion_from_dry_run_to_its_end(home: Path) -> None:
     week = ("exclude", "--from", "2026-03-02", "--to", "2026-03-02", "--by", "occurred", "--reason", "garbage")
     said = flywheel(home, *week)
@@ -90,6 +91,7 @@ def test_one_prediction_an_event_and_a_file_are_kept_out(home: Path) -> None:
     assert f"{day(0)} 1" in flywheel(home, "exclusions").stdout
 
 
+@pytest.mark.long
 def test_a_retraining_is_requested_at_once_and_only_once(home: Path) -> None:
     assert "would request dpo_gold_v2" in flywheel(home, "retrain", "--reason", "a poisoned week").stdout
     with open_instance(home / "dagster", ROOT / "dagster.yaml") as instance:
@@ -101,6 +103,7 @@ def test_a_retraining_is_requested_at_once_and_only_once(home: Path) -> None:
     assert "dpo_gold_v2 was requested and is not finished" in refused.stderr
 
 
+@pytest.mark.long
 def test_a_retraining_on_todays_rows_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """600 edits were imported today; `flywheel retrain` left an empty version, behind which the trigger stood still."""
     today = datetime.now(UTC).date()
@@ -114,6 +117,7 @@ def test_a_retraining_on_todays_rows_is_refused_and_leaves_nothing_behind(tmp_pa
     assert "dpo_gold_v1 is trained" in flywheel(tmp_path, "retrain", "--reason", "the first one", "--yes").stdout
 
 
+@pytest.mark.long
 def test_a_version_is_exported_in_another_format(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "pairs"
     done = flywheel(home, "gold", "export", "dpo_gold_v1", "--format", "trl", "--out", str(out))

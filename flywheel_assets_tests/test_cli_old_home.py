@@ -79,6 +79,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_every_command_over_gold_works_on_a_home_of_the_release_before(home: Path) -> None:
     stores = Stores(home=str(home))
     assert "by ada" in flywheel(home, "exclusions").stdout

@@ -28,6 +28,7 @@ def rows() -> pa.Table:
     return decisions()
 
 
+@pytest.mark.long
 def test_the_published_rows_and_figures_are_met(rows: pa.Table) -> None:
     train, test = published_split(rows)
     counts = [(part.num_rows, int(part["is_fraud"].to_numpy().sum())) for part in (train, test)]

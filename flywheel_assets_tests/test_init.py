@@ -53,6 +53,7 @@ def test_a_new_project_passes_its_test_and_dagster_loads_it(tmp_path: Path, kind
     assert validated.returncode == 0, validated.stdout + validated.stderr
 
 
+@pytest.mark.long
 def test_an_installed_project_is_found_from_every_folder(tmp_path: Path) -> None:
     project = write_project(tmp_path, "my_flywheel", Kind.PREFERENCE)
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"

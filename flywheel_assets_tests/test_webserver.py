@@ -143,6 +143,7 @@ def test_a_page_of_another_origin_executes_nothing(
         assert tab.evaluate("window.opened") is None
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 def test_the_ui_works_behind_the_guard(instance: dg.DagsterInstance, address: str, tmp_path: Path) -> None:
     with running_chromium(tmp_path / "profile") as browser, browser.tab(f"http://{address}/runs") as tab:

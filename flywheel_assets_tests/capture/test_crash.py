@@ -62,6 +62,7 @@ def run_until(home: Path, kill_signal: int, acknowledgements: int) -> set[str]:
     return load.acknowledged
 
 
+@pytest.mark.long
 def test_a_killed_service_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
     acknowledged = run_until(tmp_path, signal.SIGKILL, 300)
     root = tmp_path / "landing"

@@ -207,6 +207,7 @@ def test_lone_surrogates_and_emoji_arrive_as_text(desk: Desk) -> None:
     assert desk.feedback(1)[0]["final_text"] == "🙂\ufffd"
 
 
+@pytest.mark.long
 def test_with_a_browser_key_only_pages_of_its_origin_are_heard(tmp_path: Path, chromium: Chromium) -> None:
     """The key must be in the address: a beacon of a closing tab carries no headers."""
     keys = tmp_path / "keys.json"

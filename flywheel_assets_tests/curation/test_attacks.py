@@ -105,6 +105,7 @@ def test_a_sender_who_is_only_claimed_to_be_an_honest_user_holds_none_of_that_us
     assert outcome.honest_share > 0.99
 
 
+@pytest.mark.long
 def test_one_user_with_300_poisoned_edits_over_ten_days(honest: list[dict[str, Any]]) -> None:
     """30 a day are below every limit of a day: resolution asks for a second user."""
     outcome = play(honest, poison(1, 300), days=10)

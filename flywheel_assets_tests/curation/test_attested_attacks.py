@@ -62,6 +62,7 @@ def test_an_attack_is_a_small_share_of_a_training_and_costs_no_honest_rows(
     assert kept >= 0.99 * kept_without
 
 
+@pytest.mark.long
 def test_newcomers_who_push_one_thing_are_one_supporter_where_others_were_before(honest: pa.Table) -> None:
     """Fifty accounts of the last ten days say what none of the people says who were there for a month."""
     before, _, _ = curate_days(write_honest(1_000, SETTLED_DAYS, -SETTLED_DAYS, "before"))

@@ -20,6 +20,7 @@ from flywheel_assets_tests.lake.raid import LIMITS, RAID
 from flywheel_assets_tests.lake.workbench import Workbench
 
 
+@pytest.mark.long
 def test_the_check_fails_with_figures_until_a_person_has_let_the_day_in(tmp_path: Path) -> None:
     bench = Workbench(tmp_path, limits=LIMITS)
     stores = Stores(home=str(tmp_path))

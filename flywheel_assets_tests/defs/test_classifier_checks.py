@@ -62,6 +62,7 @@ def test_labels_without_predictions_and_disputes_are_counted(tmp_path: Path) -> 
     assert str(agree.description).startswith("3 of 24 labelled predictions are disputed; rank the sources")
 
 
+@pytest.mark.long
 def test_labels_later_than_the_window_are_counted_with_the_window_that_takes_them(tmp_path: Path) -> None:
     """A label 195 days after its prediction waited for 30 days and was refused, and no check was red."""
     bench, stores = Workbench(tmp_path, tables=CLASSIFICATION_TABLES, application="fraud"), Stores(home=str(tmp_path))

@@ -92,6 +92,7 @@ def stale(definitions: dg.Definitions, instance: dg.DagsterInstance) -> dict[str
     return {name: days for name, days in marked.items() if days}
 
 
+@pytest.mark.long
 def test_a_range_run_logs_one_event_a_day_with_the_content_hash_of_the_ledger(bench, definitions, instance) -> None:
     """Dagster alone gives all days of a run one data version; fails when it no longer leaves the events to us."""
     backfill(definitions, instance, DAILY)
@@ -126,6 +127,7 @@ def test_days_are_stale_when_the_content_of_an_input_day_has_changed_and_only_th
     assert stale(definitions, instance) == {}
 
 
+@pytest.mark.long
 def test_a_day_without_an_account_in_the_ledger_has_the_hash_of_its_rows(tmp_path: Path, instance) -> None:
     clock = Clock(fixed="2026-09-10T00:00:00+00:00")
     definitions = classification_flywheel(fraud.APPLICATION, Stores(home=str(tmp_path)), clock)
@@ -174,6 +176,7 @@ def test_history_marks_the_reopened_day_and_then_what_reads_it_and_no_other(
     assert not any(report_changed_days(instance, APPLICATION, stores).values())
 
 
+@pytest.mark.long
 def test_a_backfill_of_two_days_in_a_new_home_reaches_gold(
     bench: Workbench, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ def describe(instance: dg.DagsterInstance, run_id: str) -> tuple[object, ...]:
     return sorted(log), materialized, sorted(planned), newest.dagster_event.partition, version.partition_key  # type: ignore[union-attr]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tags", [{}, {"fails": "yes"}], ids=["a run that succeeds", "a run that fails"])
 def test_a_run_reads_as_if_each_event_had_been_stored_by_itself(tmp_path: Path, tags: dict[str, str]) -> None:
     found = []

@@ -97,6 +97,7 @@ def with_champion(adapters: Adapters, tmp_path: Path, name: str = "champion") ->
     }
 
 
+@pytest.mark.long
 def test_every_model_is_scored_on_the_same_rows(
     request_for: Callable[..., EvaluationRequest], adapters: Adapters, tmp_path: Path
 ) -> None:
@@ -121,6 +122,7 @@ def test_every_model_is_scored_on_the_same_rows(
     assert report.scores[Scored.CHAMPION][Stratum.PRIMARY].delta_log_p_chosen == 0.0
 
 
+@pytest.mark.long
 def test_the_report_reads_back_and_names_its_metrics(
     request_for: Callable[..., EvaluationRequest], tmp_path: Path
 ) -> None:
@@ -163,6 +165,7 @@ def test_without_samples_there_is_no_rate_and_an_evaluation_of_before_stays_fini
     assert evaluate_adapter(request_for(samples=4)) == before
 
 
+@pytest.mark.long
 def test_no_file_holds_a_users_text(request_for: Callable[..., EvaluationRequest], tmp_path: Path) -> None:
     evaluate_adapter(request_for())
     for path in (tmp_path / "evaluation").iterdir():
@@ -209,6 +212,7 @@ def test_the_same_request_again_returns_what_is_there(
         evaluate_adapter(request_for())
 
 
+@pytest.mark.long
 def test_a_champion_that_changed_meanwhile_is_scored_again(
     request_for: Callable[..., EvaluationRequest], adapters: Adapters, tmp_path: Path
 ) -> None:
@@ -218,6 +222,7 @@ def test_a_champion_that_changed_meanwhile_is_scored_again(
     assert (again.evidence.incumbent, again.champion_version) == ("champion", "dpo_gold_v0")
 
 
+@pytest.mark.long
 def test_a_champion_of_another_version_is_named_though_its_weights_are_equal(
     request_for: Callable[..., EvaluationRequest], adapters: Adapters, tmp_path: Path
 ) -> None:

@@ -169,6 +169,7 @@ def test_more_of_the_same_is_promoted_though_its_distance_hardly_falls(tmp_path:
     assert (decision.promote, decision.route) == (True, "proven_gain"), decision.sentence
 
 
+@pytest.mark.long
 def test_few_people_are_not_enough_evidence_for_the_best_adapter(tmp_path: Path) -> None:
     rows = week()
     people = sorted({row.subject for row in rows[ExportSet.HOLDOUT]})[:19]

@@ -82,6 +82,7 @@ def test_the_first_release_is_kept() -> None:
     assert "v0_1_0" in RELEASES
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_home_of_a_release_is_upgraded_whole(release: str, tmp_path: Path) -> None:
     home = unpack(release, tmp_path)

@@ -339,6 +339,7 @@ def told_at_once(root: Path, *steps: Sequence[Step]) -> list[list[str]]:
     return [list(told_by(listener)) for listener, _ in pipes]
 
 
+@pytest.mark.long
 def test_two_cuts_of_nothing_are_both_told_so(tmp_path: Path) -> None:
     """Each takes the pin back, and neither the other's."""
     bench = Workbench(tmp_path, application=ASSISTANT)
@@ -366,6 +367,7 @@ def test_a_cut_says_that_another_one_takes_long(bench: Workbench, monkeypatch: p
     assert list(versions) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rounds", [5, pytest.param(50, marks=SLOW)])
 def test_a_tag_keeps_its_snapshot_whatever_expires_meanwhile(tmp_path: Path, rounds: int) -> None:
     """Trap 3 with real processes: two write and tag, one expires and sweeps without any grace.

@@ -232,6 +232,7 @@ def test_a_change_of_spacing_alone_says_nothing() -> None:
     assert find_corrected("f( a )", "f(a)") is None
 
 
+@pytest.mark.long
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_a_persons_text_never_repeats_what_it_corrected_and_the_rejected_one_always_does(
     rejected: str, chosen: str

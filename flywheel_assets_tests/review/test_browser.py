@@ -123,6 +123,7 @@ def test_the_queue_fits_a_telephone(tmp_path: Path, chromium: Chromium) -> None:
         tab.screenshot(tmp_path / "queue.png")
 
 
+@pytest.mark.long
 def test_keys_choose_open_decide_and_write(tmp_path: Path, chromium: Chromium) -> None:
     bench = Workbench(tmp_path)
     fill(

@@ -95,6 +95,7 @@ COMPLAINT = {"event_id": "complaint", "user_id": "ann"}
 LATER = {"occurred_at": NOON + timedelta(hours=1), "received_at": NOON + timedelta(hours=1)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("said", "waits"),
     [

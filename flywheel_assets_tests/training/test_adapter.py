@@ -101,6 +101,7 @@ def test_the_result_folder_holds_two_adapters_and_the_work_folder_no_rows(traine
     assert {path.name for path in trained.work.iterdir()} <= {"owner.txt", "trainer.lock"}
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(
     trained: Trained, asked: TrainingRequest, export: Path, tmp_path: Path
 ) -> None:
@@ -237,6 +238,7 @@ def test_an_inferior_second_stage_makes_the_sft_adapter_the_challenger(tmp_path:
     assert report.adapter_sha256 == report.sft_adapter_sha256
 
 
+@pytest.mark.long
 def test_messages_are_trained_on_through_the_chat_template(tmp_path: Path) -> None:
     """The template renders a message as the prompts that the base knows, so that the adapter must learn from them."""
 

@@ -123,6 +123,7 @@ def test_a_finished_stage_is_not_trained_again_and_leaves_no_checkpoints(tmp_pat
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.long
 def test_only_lora_weights_are_trained_and_saved(sft: Path, tmp_path: Path) -> None:
     from safetensors import safe_open
 

@@ -110,6 +110,7 @@ def test_what_was_acknowledged_lands_byte_for_byte(queue: Queue) -> None:
     assert event_ids(queue.root, application="copilot") == ["c"]
 
 
+@pytest.mark.long
 def test_a_large_request_is_split_and_small_ones_share_messages(queue: Queue) -> None:
     rows = [row(number, text=os.urandom(2_000).hex()) for number in range(300)]  # 1.2 MB that hardly compress
     with queue.log() as log:

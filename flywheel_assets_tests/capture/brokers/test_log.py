@@ -265,6 +265,7 @@ def test_a_service_with_an_unusable_queue_does_not_start(tmp_path: Path) -> None
         serve(Settings(home=tmp_path, queue="redis://x/y", capture_port=0), ["assistant"])
 
 
+@pytest.mark.long
 def test_there_is_nothing_to_drain_without_a_broker(tmp_path: Path) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "flywheel_assets.cli", "drain"],

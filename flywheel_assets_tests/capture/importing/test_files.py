@@ -185,6 +185,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     assert peak_bytes < 45e6
 
 
+@pytest.mark.long
 @pytest.mark.realdata
 @pytest.mark.skipif(not (REALDATA / "mlqe_pe").is_dir(), reason=f"{REALDATA / 'mlqe_pe'} is absent")
 def test_sixteen_thousand_real_post_edits(tmp_path: Path) -> None:

@@ -410,6 +410,7 @@ SITUATIONS: dict[str, tuple[list[Event], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_a_version_holds_what_people_meant(name: str) -> None:
     events, expected = SITUATIONS[name]

@@ -205,6 +205,7 @@ def test_a_classifier_is_foreseen_by_its_matured_positives(
     assert found.can_decide == (not remedy)
 
 
+@pytest.mark.long
 def test_a_young_classifier_waits_for_its_weeks(tmp_path: Path, stores: Stores) -> None:
     bench = Workbench(tmp_path, tables=CLASSIFICATION_TABLES)
     empty = foresee_decision(CLASSIFIER, bench.lake, stores.versions("fraud"))

@@ -53,6 +53,7 @@ def test_launched_as_it_is_it_only_says_what_would_change(stores: Stores) -> Non
     assert metadata["state"].value.startswith("only planned")
 
 
+@pytest.mark.long
 def test_data_and_champion_go_back_separately_or_together(stores: Stores, tmp_path: Path) -> None:
     told = tmp_path / "told"
     write = f"import sys; open({str(told)!r}, 'w').write(sys.stdin.read())"
@@ -74,6 +75,7 @@ def test_data_and_champion_go_back_separately_or_together(stores: Stores, tmp_pa
     assert state(stores) == (V2, 6)
 
 
+@pytest.mark.long
 def test_the_base_model_serves_again_and_gold_stays(stores: Stores, tmp_path: Path) -> None:
     """Today's way back ended at the first promoted version: a flywheel whose first model was bad could not be ended."""
     told = tmp_path / "told"
@@ -108,6 +110,7 @@ def test_a_version_that_was_never_promoted_needs_force_and_the_gates_words_are_s
     assert state(stores) == (V1, 6)
 
 
+@pytest.mark.long
 def test_a_rollback_that_was_not_announced_is_announced_by_repeating_it(stores: Stores, tmp_path: Path) -> None:
     """The repeated command found the alias in its place and announced nothing, whatever its error had promised."""
     told = tmp_path / "told"

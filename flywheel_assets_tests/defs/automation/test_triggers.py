@@ -371,6 +371,7 @@ def test_an_empty_version_waits_for_rows_and_blocks_nothing(stores, lake, instan
     assert stores.versions("assistant").folder("dpo_gold_v1").export.exists()
 
 
+@pytest.mark.long
 def test_a_version_that_stays_empty_is_tried_once_per_content(stores, lake, instance) -> None:
     """The tokenizer may refuse every row that the count takes for a pair: a run at every tick would help no one."""
     write_gold(lake, DAY, 600, is_closed=False)

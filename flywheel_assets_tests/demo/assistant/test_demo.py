@@ -93,6 +93,7 @@ def test_every_chapter_is_materialized_once_and_no_day_is_left_out(tmp_path: Pat
     assert door.clock() > datetime.combine(FIRST + 4 * day, datetime.min.time(), UTC)
 
 
+@pytest.mark.long
 def test_vandals_are_followed_to_where_their_edits_ended(tmp_path: Path, door: CaptureDoor) -> None:
     days = [
         day for chapter in Played(tmp_path, door, [Skipped("no")] * 3, COUNTS).report.chapters for day in chapter.days

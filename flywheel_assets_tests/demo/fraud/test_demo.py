@@ -112,6 +112,7 @@ def test_the_report_holds_every_number_and_no_path(tmp_path: Path) -> None:
     assert report["hardware"]["cores"] >= 1
 
 
+@pytest.mark.long
 def test_the_picture_is_a_png_of_readable_width(tmp_path: Path) -> None:
     Played(tmp_path, [turn_report("fraud_gold_v1", promoted=True, champion=CHAMPION), Skipped("no"), Skipped("no")])
     image = (tmp_path / "demo-fraud.png").read_bytes()

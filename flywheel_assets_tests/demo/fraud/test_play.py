@@ -1,6 +1,7 @@
 from datetime import date, datetime, timedelta
 
 import numpy as np
+import pytest
 
 from flywheel_assets.demo.fraud._features import FEATURES
 from flywheel_assets.demo.fraud.bank import Bank, Policy
@@ -20,6 +21,7 @@ def play(door: RecordingDoor, model: Scripted | None = None) -> list[PlayedDay]:
     return list(play_days(bank, model or Scripted(), Scripted("static", "card_payments_30d", 100.0), DAYS, door))
 
 
+@pytest.mark.long
 def test_every_payment_is_sent_as_a_prediction_once_on_its_day() -> None:
     door = RecordingDoor(FIRST)
     played = play(door)

@@ -55,6 +55,7 @@ def test_every_row_is_kept_or_refused_for_a_reason(bench: Workbench) -> None:
     assert audit_accounts(bench.lake, CURATED_DPO_PAIRS).discrepancies == ()
 
 
+@pytest.mark.long
 def test_curating_again_in_another_order_gives_the_same_tables(bench: Workbench) -> None:
     """The same text is in gold as often as it was sent: duplicates are the resolution's business."""
     rows = edits_of_every_fate()

@@ -88,6 +88,7 @@ def test_a_burst_of_positives_trips(bench: Workbench) -> None:
     assert describe_tripped(bench)[WRONG].startswith("positive_burst: 37 positives, at most 28 after the days before; ")
 
 
+@pytest.mark.long
 def test_a_rerun_that_reverses_a_third_trips(bench: Workbench) -> None:
     run_days(bench, [*make_ordinary_days(0, 11), *reverse(5, WRONG, 0.75)])
     assert describe_tripped(bench) == {WRONG: "reversals: 16 of 42 labels reverse what was known, at most 25%"}

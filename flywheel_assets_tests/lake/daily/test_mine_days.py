@@ -94,6 +94,7 @@ def test_contradicting_trusted_labels_are_listed_for_review(bench: Workbench) ->
     ]
 
 
+@pytest.mark.long
 def test_a_source_that_corrects_itself_disputes_nothing(bench: Workbench) -> None:
     run(bench, [score(DAY, "x"), label(day(1), "x"), label(day(2), "x", label="false")], day(3))
     assert [row for row in bench.rows(QUARANTINE) if row["stage"] == DISPUTE_STAGE] == []
@@ -149,6 +150,7 @@ def test_easy_silence_is_sampled_and_counted(bench: Workbench) -> None:
     assert {row["inclusion_probability"] for row in bench.rows(HARD_EXAMPLES)} == {0.2}
 
 
+@pytest.mark.long
 def test_the_floor_of_a_day_follows_from_the_predictions_that_mature_on_it(bench: Workbench) -> None:
     """Two days of other volumes: each is drawn by its own floor, labels by that of the day that matures with them."""
     rules = replace(RULES, sampling=SamplingRules(surprise_factor=0, row_budget=180 * 20))
@@ -182,6 +184,7 @@ def test_confident_false_alarms_can_wait_for_a_reviewer(bench: Workbench) -> Non
     assert [row["reason"] for row in bench.rows(QUARANTINE)] == ["held_for_review"]
 
 
+@pytest.mark.long
 def test_a_feature_schema_that_changes_between_two_days_keeps_what_still_fits(bench: Workbench) -> None:
     """`country` was added on the second day: the first day's events have none, and say so in quarantine."""
     old = score(DAY, "old", features='{"amount":1,"night":true}')
@@ -214,6 +217,7 @@ def test_a_missing_input_day_is_refused(bench: Workbench) -> None:
         mine(bench, [day(2)])
 
 
+@pytest.mark.long
 def test_the_window_it_reads_is_the_window_it_declares(bench: Workbench) -> None:
     run(bench, [score(DAY, "late"), label(day(2), "late")], day(9))
     lookback = compute_mining_lookback(bench.window, RULES)
@@ -227,6 +231,7 @@ def test_the_window_it_reads_is_the_window_it_declares(bench: Workbench) -> None
     }
 
 
+@pytest.mark.long
 def test_the_first_receipt_of_a_reused_id_counts_and_the_other_is_kept_in_quarantine(bench: Workbench) -> None:
     """Training took the second receipt of an id, evaluation and join the first, and no table held the other."""
     other = '{"amount": 1, "night": true, "country": "DE"}'
@@ -267,6 +272,7 @@ def test_a_score_that_comes_again_under_its_event_id_with_other_content_is_no_re
     assert json.loads(refused["payload"])["score"] == 0.8
 
 
+@pytest.mark.long
 def test_a_label_after_the_window_supersedes_the_silence_it_contradicts(bench: Workbench) -> None:
     """A label 35 days late with a window of 30 was refused as `no_prediction_in_window`, though its prediction lay in
     `raw_predictions`; the silent negative stayed in gold."""
@@ -289,6 +295,7 @@ def test_a_label_after_the_window_supersedes_the_silence_it_contradicts(bench: W
     assert ledger.find_stale_days(bench.lake, JOINED_LABELS.name, lookback, DAY) == {}
 
 
+@pytest.mark.long
 def test_a_label_for_an_unknown_or_another_applications_prediction_waits_and_expires(
     bench: Workbench, tmp_path: Path
 ) -> None:

@@ -154,6 +154,7 @@ def test_every_file_in_every_way(prepared: PreparedFolder, files: Mapping[str, s
         find(prepared, files, kind, how)
 
 
+@pytest.mark.long
 def test_a_sample_looks_at_every_file_and_reads_some(prepared: PreparedFolder, files: Mapping[str, str]) -> None:
     home, path = damage(prepared, files, "data of joined_feedback", "truncated")
     report, whole = inspect(home, share=0.05), inspect(home)
@@ -275,6 +276,7 @@ def test_a_day_is_made_again_from_landing(prepared: PreparedFolder, files: Mappi
     }
 
 
+@pytest.mark.long
 def test_findings_as_json(prepared: PreparedFolder, files: Mapping[str, str]) -> None:
     home, path = damage(prepared, files, "landed segment", "flipped")
     ended = flywheel(home, "fsck", "--json", "--application", NAME)

@@ -251,6 +251,7 @@ def test_an_operation_that_s3_left_in_the_middle_is_made_whole_by_the_next(
     victim.assert_sound()
 
 
+@pytest.mark.long
 def test_a_commit_outlives_an_s3_that_refuses_connections_for_a_while(tmp_path: Path, s3: FailingS3) -> None:
     site = Site(tmp_path, s3=s3)
     site.lake.load_table(GOLD)
@@ -471,6 +472,7 @@ def test_a_restart_of_postgres_in_the_middle_of_a_commit_is_outlived(
     behind.assert_sound()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("actions", "points"),
     [(["write gold", "cut", "collect gold"], (7,)), pytest.param(DAILY, (0, 3, 11, 23, 47, 95), marks=SLOW)],

@@ -206,6 +206,7 @@ def test_what_is_needed_and_what_is_not_ours_is_left_alone(swept: Warehouse) -> 
     assert swept.lake.read(RAW_PREDICTIONS)["prompt"].to_pylist() == ["needed"]
 
 
+@pytest.mark.long
 def test_while_nobody_was_erased_the_upkeep_leaves_versions_to_the_bucket(swept: Warehouse) -> None:
     kept = swept.kept()
     assert swept.maintain().versions_deleted == DeletedVersions()

@@ -57,6 +57,7 @@ def upkeep(bench: Workbench) -> None:
         sweep_table(bench.lake, spec, timedelta(0), NOW)
 
 
+@pytest.mark.long
 def test_a_copied_home_becomes_one_of_its_own(home: Workbench) -> None:
     """Its maintenance had deleted the original's files."""
     before, files = read_everything(home), list_files(home.root)
@@ -102,6 +103,7 @@ def test_a_lost_catalog_of_a_moved_home_is_made_again(home: Workbench) -> None:
     upkeep(moved)
 
 
+@pytest.mark.long
 def test_an_older_catalog_is_brought_to_the_newest_state(home: Workbench) -> None:
     kept = (home.root / "catalog.db").read_bytes()
     for number in (11, 12):

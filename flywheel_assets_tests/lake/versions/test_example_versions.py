@@ -209,6 +209,7 @@ def test_only_labels_that_nobody_can_rank_are_disputed(
     assert contradicted[0].dropped.get("disputed") == len(CONTRADICTIONS["two trusted"][0])
 
 
+@pytest.mark.long
 def test_weights_are_inverse_probabilities_with_recency_and_propensity(bench: Workbench, versions: Versions) -> None:
     sampling = SamplingRules(surprise_factor=1.0, floor=0.5, recency_half_life_days=16.0)
     rules = replace(EXAMPLES, mining=replace(RULES, sampling=sampling))
@@ -226,6 +227,7 @@ def test_weights_are_inverse_probabilities_with_recency_and_propensity(bench: Wo
     assert manifest.dropped == {"not_sampled": kept_on_the_day - (len(train) - 1)}
 
 
+@pytest.mark.long
 def test_training_rows_alone_are_emphasised(bench: Workbench, versions: Versions) -> None:
     """Both training files have the factor; evaluation rows have neither the factor nor its weight."""
     rules = replace(EXAMPLES, mining=replace(RULES, emphasis=EmphasisRules(recent_half_life_days=10.0)))
@@ -242,6 +244,7 @@ def test_training_rows_alone_are_emphasised(bench: Workbench, versions: Versions
     assert "emphasis" not in evaluated
 
 
+@pytest.mark.long
 def test_evaluation_leaves_out_what_nobody_can_know(bench: Workbench, versions: Versions) -> None:
     on = day(17)
     events = [
@@ -307,6 +310,7 @@ def test_one_prediction_and_one_label_stay_out_of_both_sides(bench: Workbench, v
     assert verify_versions(bench.lake, versions, HARD_EXAMPLES).differences == ()
 
 
+@pytest.mark.long
 def test_a_history_shorter_than_the_calendar_makes_no_version(bench: Workbench, versions: Versions) -> None:
     run(bench, [score(DAY, "x")], day(15))
     with pytest.raises(EmptyVersionError, match="no training row in 16 closed days"):
@@ -381,6 +385,7 @@ def test_after_a_training_only_later_and_changed_days_bound_new_examples(
         count_new_examples(bench.lake, versions, EXAMPLES, 5, pause_days=4)
 
 
+@pytest.mark.long
 def test_live_calibration_stands_for_the_rows_that_were_not_sampled(bench: Workbench) -> None:
     sampling = SamplingRules(surprise_factor=0.0, floor=0.25)
     rules = replace(EXAMPLES, mining=replace(RULES, sampling=sampling))

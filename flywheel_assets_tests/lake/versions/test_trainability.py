@@ -150,6 +150,7 @@ def test_verification_finds_a_refused_row_without_a_name(bench: Workbench, versi
     assert difference == "dpo_gold_v1: 1 rows were refused by the tokenizer, 0 are named"
 
 
+@pytest.mark.long
 def test_one_poisonous_prompt_no_longer_stops_every_training(bench: Workbench, versions: Versions) -> None:
     """A prompt with a system message only: the chat template raised for it in each later version, naming no row."""
     base = world.give_template(world.blank_base(), bench.root / "base")

@@ -203,6 +203,7 @@ def test_exclusions_and_days_that_came_too_late_explain_an_absence(bench: Workbe
     )
 
 
+@pytest.mark.long
 def test_a_label_is_followed_into_the_evaluation_rows(tmp_path: Path) -> None:
     bench = Workbench(tmp_path, tables=CLASSIFICATION_TABLES)
     events = [event for at in (0, 1, 16) for event in (score(day(at), f"n{at}"), label(day(at + 1), f"n{at}"))]

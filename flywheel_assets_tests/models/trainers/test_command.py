@@ -62,6 +62,7 @@ def test_the_scikit_learn_example_trains_stores_and_scores(tmp_path: Path) -> No
     assert hash_model(tmp_path / "model") == hash_model(next(tmp_path.glob("model-*")))
 
 
+@pytest.mark.long
 @needs_onnx
 def test_an_unknown_category_and_a_missing_number_are_scored_by_the_example(tmp_path: Path) -> None:
     features, labels, _ = world(1000)
@@ -70,6 +71,7 @@ def test_an_unknown_category_and_a_missing_number_are_scored_by_the_example(tmp_
     assert ((model.predict(unknown) > 0) & (model.predict(unknown) < 1)).all()
 
 
+@pytest.mark.long
 @needs_onnx
 def test_a_graph_without_probabilities_is_refused(tmp_path: Path) -> None:
     features, labels, _ = world(500)
@@ -278,6 +280,7 @@ def test_a_feature_with_the_name_of_a_column_of_ours_is_refused(tmp_path: Path) 
         fit_model(trainer, pa.table({"is_positive": np.ones(100)}), labels, None, tmp_path)
 
 
+@pytest.mark.long
 @needs_onnx
 def test_the_page_tries_the_scikit_learn_example_by_hand(tmp_path: Path) -> None:
     """The page once left the two export files to the reader, whose first try then failed on a column."""

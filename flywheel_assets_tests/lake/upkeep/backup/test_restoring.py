@@ -37,6 +37,7 @@ def before(_prepared: PreparedFolder) -> Everything:
     return read_everything(_prepared.restored())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "lost",
     [

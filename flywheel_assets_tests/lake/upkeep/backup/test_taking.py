@@ -34,6 +34,7 @@ from flywheel_assets_tests.lake.upkeep.backup.homes import (
 PERSON = "user 1"
 
 
+@pytest.mark.long
 def test_only_what_is_new_is_copied(home: Path, tmp_path: Path) -> None:
     first = back_up(home, tmp_path / "to")
     assert first.copied_bytes >= len(LARGE) * 2
