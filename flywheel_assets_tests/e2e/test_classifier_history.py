@@ -40,6 +40,8 @@ from flywheel_assets.lake.tables.specs import (
 )
 from flywheel_assets_tests.command_line import flywheel
 
+pytestmark = pytest.mark.long
+
 TODAY = datetime.now(UTC).date()
 FIRST = TODAY - timedelta(days=40)
 DAYS = [FIRST + timedelta(days=number) for number in range(12)]
@@ -184,7 +186,6 @@ def test_the_world_holds_every_kind_of_example(was_there: Home) -> None:
     }
 
 
-@pytest.mark.long
 def test_history_into_an_empty_flywheel_gives_the_tables_of_one_that_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_there: Home
 ) -> None:
@@ -195,7 +196,6 @@ def test_history_into_an_empty_flywheel_gives_the_tables_of_one_that_was_there(
     assert "nothing new: no day has changed" in home.import_history(world())
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     "is_live",
     [lambda number, line: "prediction" in line, lambda number, line: number % 2 == 0],

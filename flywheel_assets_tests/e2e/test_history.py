@@ -45,6 +45,8 @@ from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.lake.versions.verification import verify_versions
 from flywheel_assets_tests.command_line import flywheel
 
+pytestmark = pytest.mark.long
+
 TODAY = datetime.now(UTC).date()
 FIRST = TODAY - timedelta(days=40)
 DAYS = [FIRST + timedelta(days=number) for number in range(12)]
@@ -230,7 +232,6 @@ def compare(home: Home, was_there: Any) -> None:
     assert home.accounts() == accounts
 
 
-@pytest.mark.long
 def test_history_into_an_empty_flywheel_gives_the_tables_of_one_that_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_there: Any
 ) -> None:
@@ -249,7 +250,6 @@ def test_history_into_an_empty_flywheel_gives_the_tables_of_one_that_was_there(
     assert "every day is fresh" in flywheel(tmp_path, "stale", "-a", "assistant").stdout
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     "is_live",
     [

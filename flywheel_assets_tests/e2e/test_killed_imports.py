@@ -27,6 +27,8 @@ from flywheel_assets.formats.reading.sources import find_sources
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets_tests.command_line import flywheel
 
+pytestmark = pytest.mark.long
+
 FIRST = datetime.now(UTC).date() - timedelta(days=60)
 DAYS = [FIRST + timedelta(days=number) for number in range(40)]
 LIVE = DAYS[10:14]
@@ -133,7 +135,6 @@ def kill_imports(home: Path, kills: int, dice: random.Random) -> Counter[str]:
     return seen
 
 
-@pytest.mark.long
 def test_killed_at_any_moment_no_row_is_lost_or_doubled(tmp_path: Path) -> None:
     assert kill_imports(tmp_path / "home", 4, random.Random(14))
 

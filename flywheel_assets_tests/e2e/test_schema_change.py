@@ -24,6 +24,8 @@ from flywheel_assets_tests.builders import make_label, make_score
 from flywheel_assets_tests.e2e.fraud_traffic import APPLICATION, FIRST
 from flywheel_assets_tests.lake.workbench import Workbench
 
+pytestmark = pytest.mark.long
+
 BEFORE, DAYS = 46, 64
 CHANGE = FIRST + timedelta(days=50)
 """From here on the service sends `device` and no longer `country`: within the second version's evaluation weeks."""
@@ -80,7 +82,6 @@ def drive(
     return wheel
 
 
-@pytest.mark.long
 def test_the_wheel_turns_across_a_change_of_features(tmp_path: Path) -> None:
     """One new feature emptied the evaluation set, and no model could be promoted for about five weeks."""
     land_traffic(Workbench(tmp_path, start=FIRST, tables=CLASSIFICATION_TABLES, application="fraud"))

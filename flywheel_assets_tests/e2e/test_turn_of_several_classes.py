@@ -27,6 +27,8 @@ from flywheel_assets.promotion.classifier_limits import ClassifierLimits
 from flywheel_assets_tests.builders import make_label, make_score
 from flywheel_assets_tests.lake.workbench import Workbench
 
+pytestmark = pytest.mark.long
+
 DOCS = Path(__file__).parents[2] / "docs" / "multi_class.md"
 FIRST, DAYS = date(2026, 9, 1), 30
 LAST = FIRST + timedelta(days=DAYS - 1)
@@ -101,7 +103,6 @@ def land_traffic(bench: Workbench) -> None:
         bench.land(EventKind.FEEDBACK, on, events)
 
 
-@pytest.mark.long
 def test_landed_days_of_three_classes_to_a_promoted_model(tmp_path: Path) -> None:
     application = read_application()
     land_traffic(Workbench(tmp_path, start=FIRST, tables=CLASSIFICATION_TABLES, application=application.name))

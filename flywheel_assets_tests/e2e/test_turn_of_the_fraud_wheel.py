@@ -18,6 +18,8 @@ from flywheel_assets.settings import read_settings
 from flywheel_assets_tests.e2e.fraud_traffic import APPLICATION, FIRST, LAST, NOW, land_traffic
 from flywheel_assets_tests.lake.workbench import Workbench
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -32,7 +34,6 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-@pytest.mark.long
 def test_landed_days_to_a_promoted_classifier(home: Path, instance: dg.DagsterInstance) -> None:
     stores = Stores(home=str(home))
     definitions = classification_flywheel(APPLICATION, stores, Clock(fixed=NOW.isoformat()))

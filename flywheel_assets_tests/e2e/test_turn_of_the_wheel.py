@@ -21,6 +21,8 @@ from flywheel_assets.lake.versions.exports import read_manifest
 from flywheel_assets.lake.versions.folders import read_promotion
 from flywheel_assets_tests.training.small_world import RECIPE, ask, trained_base
 
+pytestmark = pytest.mark.long
+
 FIRST = date(2026, 9, 1)
 MORNING = datetime(2026, 9, 1, 9, tzinfo=UTC)
 NEXT_DAY = datetime(2026, 9, 2, 9, tzinfo=UTC)
@@ -91,7 +93,6 @@ def driver(home: Path, instance: dg.DagsterInstance, **changes: object) -> Drive
     return Driver(application, definitions, instance)
 
 
-@pytest.mark.long
 def test_http_to_a_promoted_adapter(home: Path, instance: dg.DagsterInstance) -> None:
     wheel = driver(home, instance)
     assert wheel.materialize(FIRST, FIRST).succeeded
