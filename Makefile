@@ -38,10 +38,10 @@ test: install  ## the fast, offline tests
 	$(BIN)/pytest -q -n 2 --dist worksteal -m "not long and not slow and not gpu"
 
 test-long: install  ## those of more than a second and a half; CI runs them, too
-	$(BIN)/pytest -q -n 2 --dist worksteal -m "long and not slow and not gpu"
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "long and not slow and not gpu"
 
 test-all: install  ## every test that this machine can run
-	$(BIN)/pytest -q -n 2 --dist worksteal
+	$(BIN)/pytest -q -n 2 --dist loadfile
 
 check: install  ## lint, format, types, architecture contracts
 	$(BIN)/ruff check .
