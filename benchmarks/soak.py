@@ -20,7 +20,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
@@ -100,14 +100,14 @@ class Capture:
         return float(psutil.Process(self.process.pid).memory_info().rss / 2**20)
 
 
-def send_day(capture: Capture, on: date, rng: random.Random, *, is_killed: bool) -> tuple[set[str], int]:
+def send_day(capture: Capture, on: date, rng: random.Random, *, is_killed: bool) -> tuple[dict[str, str], int]:
     """Send a day's edits in batches; where asked, capture is killed while it answers one.
 
     Returns:
-        The ids that were acknowledged, and the number of kills.
+        The ids that were acknowledged with their users, and the number of kills.
     """
     capture.moment.value = datetime.combine(on, _NOON, UTC).timestamp()
-    acknowledged: set[str] = set()
+    acknowledged: dict[str, str] = {}
     kills, dies_at = 0, rng.randrange(1, EDITS // BATCH) if is_killed else -1
     for batch in range(EDITS // BATCH):
         names = [f"{on}-{batch * BATCH + number}" for number in range(BATCH)]
@@ -126,7 +126,9 @@ def send_day(capture: Capture, on: date, rng: random.Random, *, is_killed: bool)
         with suppress(httpx.TransportError):
             answer = httpx.post(f"{capture.url}/v1/{APPLICATION}/edits", json=events, timeout=60)
             if answer.status_code == 202:
-                acknowledged |= {each["id"] for each in answer.json()["results"] if each["status"] == "accepted"}
+                users = {each["id"]: each["user_id"] for each in events}
+                accepted = (each["id"] for each in answer.json()["results"] if each["status"] == "accepted")
+                acknowledged |= {each: users[each] for each in accepted}
         if batch == dies_at:
             capture.process.join()
             capture.start()
@@ -213,19 +215,23 @@ def count_files(root: Path) -> dict[str, int]:
     return {"row_files": len(rows), "other_files": len(files) - len(rows)}
 
 
-def check_end(root: Path, acknowledged: set[str], erased: Iterable[str]) -> dict[str, int]:
-    """Compare what was acknowledged with what the raw table holds."""
+def check_end(root: Path, acknowledged: dict[str, str], erased: Mapping[str, date]) -> dict[str, int]:
+    """Compare what was acknowledged with what the raw table holds; an erased person's later events are new ones."""
     bench = open_bench(root)
-    rows = bench.lake.read(RAW_PREDICTIONS, columns=["prediction_id", "user_id"]).to_pylist()
-    held = [row["prediction_id"] for row in rows]
-    missing = acknowledged - set(held)
+    held = bench.lake.read(RAW_PREDICTIONS, columns=["prediction_id"])["prediction_id"].to_pylist()
+    gone = {
+        name
+        for name, user in acknowledged.items()
+        if user in erased and date.fromisoformat(name.rpartition("-")[0]) <= erased[user]
+    }
     differences = verify_versions(bench.lake, Versions(root / "versions", APPLICATION), bench.tables.gold).differences
     return {
         "acknowledged": len(acknowledged),
+        "erased": len(gone),
         "rows": len(held),
         "doubled": len(held) - len(set(held)),
-        "missing": len(missing),
-        "rows_of_erased_people": sum(row["user_id"] in set(erased) for row in rows),
+        "missing": len(set(acknowledged) - gone - set(held)),
+        "rows_of_erased_people": len(gone & set(held)),
         "differences_of_versions": len(differences),
     }
 
@@ -234,7 +240,7 @@ def run(days: int, seed: int, root: Path, log: Path) -> dict[str, Any]:
     """Run all days; write a line a day to `log` and return the account of the end."""
     rng = random.Random(seed)
     capture = Capture(root)
-    acknowledged: set[str] = set()
+    acknowledged: dict[str, str] = {}
     erased: dict[str, date] = {}
     kills = 0
     began = time.monotonic()
