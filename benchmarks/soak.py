@@ -7,7 +7,7 @@ Data: simulated days with 240 edits each by 40 people; a version every tenth day
 every seventh, a backup every fifth. Capture is a process of its own that is killed on every third day while it answers
 a request. Each daily step, cut, erasure, upkeep and backup is a process that is killed at a random moment with
 probability .3, and run again.
-On every twentieth day capture's clock jumps ahead by three days, or back to 1972, for one request.
+On every twentieth day capture's clock stands at 1972 or 2095 for one request.
 Peer: none; a log of days, for a person to read.
 Command: python -m benchmarks.soak [--days 120] [--seed 1] [--log soak.jsonl]
 """
@@ -31,6 +31,7 @@ from typing import Any
 import httpx
 import psutil
 
+from flywheel_assets.capture.clock import open_clock
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.cli.homes import build_backup_source, build_restore_target
 from flywheel_assets.curation.texts.resolution import ResolutionRules
@@ -66,7 +67,7 @@ def open_bench(root: Path) -> Workbench:
 
 def serve(root: Path, told: Connection, moment: Any) -> None:
     """Run capture by the clock of `moment` (seconds since 1970) until the process ends."""
-    clock = lambda: datetime.fromtimestamp(moment.value, UTC)  # noqa: E731
+    clock = open_clock(root / "landing", accepts_any=False, wall=lambda: datetime.fromtimestamp(moment.value, UTC))
     with running_capture(root / "landing", [APPLICATION], clock) as running:
         told.send(running.url)
         while told.poll(None):
@@ -79,7 +80,8 @@ class Capture:
     """The capture process, started again after each kill."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.moment = root, spawned.Value("d", 0.0)
+        self.root = root
+        self.moment = spawned.Value("d", datetime.combine(START, _NOON, UTC).timestamp())
         self.start()
 
     def start(self) -> None:
@@ -284,9 +286,9 @@ def run(days: int, seed: int, root: Path, log: Path) -> dict[str, Any]:
 
 
 def jump(capture: Capture, on: date, rng: random.Random) -> None:
-    """Send one event while the clock is wrong by days or decades; nothing may land there."""
+    """Send one event while the clock is wrong by decades; nothing may land there."""
     kept = capture.moment.value
-    capture.moment.value = rng.choice([kept + 3 * 86_400, datetime(1972, 1, 1, tzinfo=UTC).timestamp()])
+    capture.moment.value = datetime(rng.choice([1972, 2095]), 1, 1, tzinfo=UTC).timestamp()
     body = [{"id": f"jump-{on}", "prompt": "How?", "original_llm_output": "Thus.", "final_user_edit": "Like this."}]
     httpx.post(f"{capture.url}/v1/{APPLICATION}/edits", json=body, timeout=60)
     capture.moment.value = kept
