@@ -94,10 +94,10 @@ class Owner(msgspec.Struct, frozen=True):
         """
         try:
             return decode_versioned(content, cls, where)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise HomeMismatchError(
-                f"{where} is damaged ({error}), and it names the home that these events belong to. Nothing was "
-                "changed. Delete it: the next ingest writes it again."
+                f"{where} is damaged ({type(error).__name__}), and it names the home that these events belong to. "
+                "Nothing was changed. Delete it: the next ingest writes it again."
             ) from error
 
     def refuse_other(self, home_id: str, where: str) -> None:

@@ -251,6 +251,15 @@ def test_a_segment_late_for_a_day_that_nobody_reads_again_is_read_today(bench: W
     assert len(bench.rows(GROUND_TRUTH, [DAY])) == 1
 
 
+@pytest.mark.parametrize("mark", [b"{", b'{"id": "\xff"}'], ids=["torn", "no UTF-8"])
+def test_a_damaged_mark_of_the_landing_folder_is_told(bench: Workbench, mark: bytes) -> None:
+    """Bytes that are no UTF-8 ended in a traceback of the decoder."""
+    bench.land(FEEDBACK, DAY, [make_feedback()])
+    (bench.landing / "_HOME.json").write_bytes(mark)
+    with pytest.raises(HomeMismatchError, match=r"_HOME\.json is damaged .*Delete it: the next ingest writes it again"):
+        bench.ingest(FEEDBACK, [DAY])
+
+
 def test_the_landing_folder_of_another_home_is_left_alone(bench: Workbench) -> None:
     """A second home that was pointed at it closed its days and moved its late segments."""
     bench.land(FEEDBACK, DAY, [make_feedback()])
