@@ -11,13 +11,11 @@ the content security policy forbids inline scripts, styles, frames and foreign f
 """
 
 import asyncio
-import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -59,6 +57,7 @@ from flywheel_assets.review.sessions import (
     check_form_token,
     check_sent_from_here,
 )
+from flywheel_assets.review.static_files import answer_asset
 
 ITEMS_ON_A_PAGE = 25
 MOST_DECISIONS_SHOWN = 200
@@ -195,14 +194,7 @@ class _Pages:
 
     async def serve_asset(self, request: Request) -> Response:
         """Serve the style sheet and the script."""
-        name = request.path_params["name"]
-        if name not in _ASSETS:
-            raise PageRefusal(404, "There is no such file.")
-        content, tag = _read_asset(name)
-        headers = {"ETag": tag, "Cache-Control": "private, max-age=3600"}
-        if request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers=headers)
-        return Response(content, headers=headers, media_type=_ASSETS[name])
+        return answer_asset(request, "flywheel_assets.review", _ASSETS)
 
     async def sign_in(self, request: Request) -> Response:
         """Show the form, and take its answer."""
@@ -688,9 +680,3 @@ def _render_page(template: str, status: int = 200, **values: Any) -> Response:
     content = _load_templates().get_template(f"{template}.html").render(values)
     # Surrogates cannot be in a landed text; any other character without UTF-8 is shown as a question mark.
     return Response(content.encode("utf-8", "replace"), status, media_type="text/html; charset=utf-8")
-
-
-@cache
-def _read_asset(name: str) -> tuple[bytes, str]:
-    content = files("flywheel_assets.review").joinpath("assets", name).read_bytes()
-    return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'

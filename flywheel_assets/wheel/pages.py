@@ -6,12 +6,10 @@ is no form that posts.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
@@ -31,6 +29,7 @@ from flywheel_assets.errors import FlywheelError
 from flywheel_assets.lake.whatif.trace import Traced, trace_event
 from flywheel_assets.review.pages import HEADERS, LONGEST_ID
 from flywheel_assets.review.sessions import PageRefusal, Sessions, check_host
+from flywheel_assets.review.static_files import answer_asset
 from flywheel_assets.settings import Settings
 from flywheel_assets.wheel._charts import draw_bars, draw_lines
 from flywheel_assets.wheel.reading import Landed, Prices, Wheel, WheelReader
@@ -158,14 +157,7 @@ class _Pages:
 
     async def serve_asset(self, request: Request) -> Response:
         """Serve the style sheet and the script."""
-        name = request.path_params["name"]
-        if name not in _ASSETS:
-            raise PageRefusal(404, "There is no such file.")
-        content, tag = _read_asset(name)
-        headers = {"ETag": tag, "Cache-Control": "private, max-age=3600"}
-        if request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers=headers)
-        return Response(content, headers=headers, media_type=_ASSETS[name])
+        return answer_asset(request, "flywheel_assets.wheel", _ASSETS)
 
     async def serve_home(self, request: Request) -> Response:
         """Show every application's wheel in short."""
@@ -304,9 +296,3 @@ def _load_templates() -> jinja2.Environment:
     environment.filters["bytes"] = _format_bytes
     environment.filters["seconds"] = _format_seconds
     return environment
-
-
-@cache
-def _read_asset(name: str) -> tuple[bytes, str]:
-    content = files("flywheel_assets.wheel").joinpath("assets", name).read_bytes()
-    return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'
