@@ -18,12 +18,15 @@ import time
 from datetime import date, timedelta
 from pathlib import Path
 
+import duckdb
+import pyarrow as pa
+
 from benchmarks.label_join_throughput import STAMP, lake_at
 from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.join_days import join_days
 from flywheel_assets.lake.daily.ledger import LedgerEntry
-from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, GROUND_TRUTH, RAW_SCORES
+from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, GROUND_TRUTH, RAW_SCORES, TableSpec
 
 START = date(2025, 1, 1)
 WINDOWS = {
@@ -48,6 +51,7 @@ SELECT DATE '{day}' AS received_date, 'e' AS event_id, TIMESTAMPTZ '{day} 12:00:
        '{{}}' AS features, 5e-1 AS score, 1e1 AS amount, 'web' AS segment, 'allow' AS action,
        NULL::DOUBLE AS allow_propensity, NULL::DOUBLE AS label_propensity
 FROM range({predictions}) t(i)"""
+            scores = _add_nulls(connection, scores, RAW_SCORES)
             files[RAW_SCORES.name][day] = lake.write_day(connection, RAW_SCORES, day, scores) or Path()
             # The draw of a label's delay and prediction is a hash, so that every run builds the same.
             truth = f"""
@@ -63,12 +67,7 @@ SELECT DATE '{day}' AS received_date, md5('label {day}' || i) AS event_id,
        'analyst' AS labeling_source, NULL::TIMESTAMPTZ AS known_at, NULL::VARCHAR AS comment,
        1e0 AS sampling_probability
 FROM range({labels}) t(i)"""
-            columns = [column.name for column in GROUND_TRUTH.schema if column.nullable]
-            named = {part.rsplit(" AS ", 1)[-1].strip() for part in truth.replace("\n", " ").split(",")}
-            missing = ", ".join(
-                f"NULL::{_name_type(name)} AS {name}" for name in columns if name not in named and "FROM" not in name
-            )
-            truth = truth.replace("1e0 AS sampling_probability", f"1e0 AS sampling_probability, {missing}", 1)
+            truth = _add_nulls(connection, truth, GROUND_TRUTH)
             files[GROUND_TRUTH.name][day] = lake.write_day(connection, GROUND_TRUTH, day, truth) or Path()
     entries = []
     for spec, rows in ((RAW_SCORES, predictions), (GROUND_TRUTH, labels)):
@@ -77,8 +76,12 @@ FROM range({labels}) t(i)"""
     ledger.record_entries(lake, entries, STAMP)
 
 
-def _name_type(name: str) -> str:
-    return "BIGINT" if name == "revision" else "VARCHAR"
+def _add_nulls(connection: duckdb.DuckDBPyConnection, rows: str, spec: TableSpec) -> str:
+    """Give a query the nullable columns of its table that it does not name."""
+    named = {name for name, *_ in connection.execute(f"DESCRIBE {rows}").fetchall()}
+    missing = [column for column in spec.schema if column.nullable and column.name not in named]
+    connection.register("nulls", pa.schema(missing).empty_table())
+    return f"SELECT * FROM ({rows}) LEFT JOIN nulls ON false" if missing else rows
 
 
 def measure(root: Path, window: str) -> None:
