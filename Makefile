@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-fraud demo-ui dev test test-long test-all check audit format lock bench clean
+.PHONY: help install demo demo-fraud demo-ui pictures dev test test-long test-all check audit format lock bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,6 +30,11 @@ demo-fraud: install  ## a new card fraud appears, and the flywheel's classifier 
 
 demo-ui: install  ## Dagster's and MLflow's UI over what the demo left
 	FLYWHEEL_HOME=.flywheel-demo $(BIN)/flywheel dev
+
+pictures: install  ## take the pictures of the documentation again; needs Chromium, and plays the demos first
+	test -e .flywheel-demo/demo/demo.png || $(MAKE) demo
+	test -e .flywheel-demo-fraud/demo/demo-fraud.png || $(MAKE) demo-fraud
+	$(BIN)/python docs/take_pictures.py
 
 dev: install  ## webserver, daemon, capture and MLflow's UI on loopback
 	$(BIN)/flywheel dev

@@ -167,6 +167,9 @@ class FlywheelApplication(Checked, ABC):
     on_promotion: PromotionHook = field(default_factory=PromotionHook)
     rollout: RolloutPlan = field(default_factory=RolloutPlan)
     maintenance: MaintenanceRules = field(default_factory=MaintenanceRules)
+    review_sample_rows: CountOrZero = 50
+    """Rows of the last four weeks of gold, drawn by chance, that reviewers are shown; 0: none. Their decisions give the
+    error rate of gold on the page of the wheel."""
     owners: Sequence[str] = ()
     """Of its assets in the UI: e-mail addresses, or teams as `team:payments`."""
     tags: Mapping[str, str] = field(default_factory=dict)

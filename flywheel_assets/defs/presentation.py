@@ -9,18 +9,10 @@ import dagster as dg
 import pyarrow as pa
 
 from flywheel_assets.curation.texts.operator_findings import OperatorFinding
-from flywheel_assets.evaluation.requests import EvaluationReport, Scored, Stratum
 from flywheel_assets.lake.daily.ledger import LedgerEntry
+from flywheel_assets.measures.texts import Interval
 from flywheel_assets.records import read_description
 
-# Okabe and Ito's colours: colour-blind readers can tell them apart.
-_MODEL_COLOURS = {
-    Scored.BASE: "#999999",
-    Scored.SFT: "#56B4E9",
-    Scored.CHAMPION: "#E69F00",
-    Scored.ANCHOR: "#CC79A7",
-    Scored.CHALLENGER: "#009E73",
-}
 _DAGSTER_TYPES = {"date32[day]": "date", "timestamp[us, tz=UTC]": "timestamp (UTC)"}
 
 
@@ -88,49 +80,43 @@ def build_numbers_table(header: Sequence[str], rows: Sequence[Sequence[object]])
     )
 
 
+def compare_measure(
+    name: str, old: float | None, new: float | None, gain: Interval | None = None, *, less_is_better: bool = False
+) -> list[object]:
+    """Build the row of one measure for a table of two models: name, both values, Δ, verdict, 95 % interval.
+
+    Args:
+        name: the measure.
+        old: of the model that serves.
+        new: of the challenger.
+        gain: new − old with its interval; without one there is no verdict, and Δ is the difference of both values.
+        less_is_better: whether a lower value is the better one.
+    """
+    difference = gain.mean if gain is not None else None if old is None or new is None else new - old
+    verdict = ""
+    if gain is not None and gain.low is not None and gain.high is not None:
+        better, worse = (gain.high < 0, gain.low > 0) if less_is_better else (gain.low > 0, gain.high < 0)
+        verdict = "better" if better else "worse" if worse else "unproven"
+    shown = "" if difference is None else f"{difference:+.3f}"
+    return [name, fill_missing(old), fill_missing(new), shown, verdict, "" if gain is None else format_interval(gain)]
+
+
+def format_interval(interval: Interval, sign: str = "+") -> str:
+    """Format both bounds with three decimals; empty where one is not known."""
+    if interval.low is None or interval.high is None:
+        return ""
+    return f"[{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
+
+
+def fill_missing(value: float | None) -> object:
+    """Return an empty cell in the place of an unknown number."""
+    return "" if value is None else value
+
+
 def build_checks_table(checks: Sequence[Mapping[str, object]]) -> dg.TableMetadataValue:
     """Build a table of a promotion's checks: each measured value against its limit."""
     rows = [[check["name"], check["value"], check["limit"], "ok" if check["ok"] else "FAILED"] for check in checks]
     return build_numbers_table(["check", "value", "limit", "result"], rows)
-
-
-def build_scores_table(report: EvaluationReport) -> dg.TableMetadataValue:
-    """Build a table of every model on every stratum; lower NED is better."""
-    rows: list[list[object]] = []
-    for model, strata in report.scores.items():
-        for stratum, each in strata.items():
-            shares = (each.ned, each.zero_edit, each.missing_end, each.chosen_fallen)
-            wrong = "" if each.wrong_answer_rate is None else each.wrong_answer_rate
-            rows.append([model.value, stratum.value, each.rows, each.subjects, *shares, wrong])
-    header = ["model", "stratum", "rows", "subjects", "NED", "zero edit", "missing end", "chosen fallen"]
-    header.append("wrong answers, sampled")
-    return build_numbers_table(header, rows)
-
-
-def plot_evaluation(report: EvaluationReport, path: Path) -> dg.MarkdownMetadataValue:
-    """Draw NED by stratum and model into `path` and show it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    models = list(report.scores)
-    strata = [each for each in Stratum if any(each in report.scores[model] for model in models)]
-    figure = Figure(figsize=(6.4, 2.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    width = 0.8 / len(models)
-    for position, model in enumerate(models):
-        heights = [report.scores[model][stratum].ned if stratum in report.scores[model] else 0.0 for stratum in strata]
-        offsets = [index + (position - (len(models) - 1) / 2) * width for index in range(len(strata))]
-        bars = axes.bar(offsets, heights, width * 0.9, label=model.value, color=_MODEL_COLOURS[model])
-        axes.bar_label(bars, fmt="%.2f", fontsize=7)
-    counts = {stratum: max(by[stratum].rows for by in report.scores.values() if stratum in by) for stratum in strata}
-    axes.set_xticks(range(len(strata)), [f"{stratum.value}\n{counts[stratum]} rows" for stratum in strata])
-    axes.set_ylabel("NED (0 = the user's text)")
-    axes.legend(frameon=False, ncols=len(models), fontsize=8)
-    axes.margins(y=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
-    return embed_picture(path, "NED by model")
 
 
 def embed_picture(path: Path, title: str) -> dg.MarkdownMetadataValue:

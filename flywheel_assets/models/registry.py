@@ -365,6 +365,10 @@ class ModelRegistry:
         text = msgspec.json.encode(state).decode()
         self._client.set_registered_model_tag(self.application, _ROLLOUT_TAG, text)
 
+    def find_experiment(self, run_id: str) -> str:
+        """Find the id of the experiment that a run belongs to."""
+        return str(self._client.get_run(run_id).info.experiment_id)
+
     def _find_run(self, gold_version: str) -> str:
         client = self._client
         experiment = client.get_experiment_by_name(self.experiment)

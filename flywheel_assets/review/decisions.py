@@ -9,6 +9,8 @@
 | confirm a thumbs down | `thumb`, value −1 | an objection in gold: the output is wrong |
 | reject | `comment` | nothing is learnt from the row; never trainable |
 | undo | `retract`; of a label or a rejection `comment` | the decision is taken back, and its row waits again |
+| call a sampled row of gold right | `comment` | nothing changes |
+| call a sampled text of gold wrong | `retract` of its statement | it leaves the next version |
 
 A thumb or rating with a text of its own is an edit here, too. The event's `comment` names the reviewer, the decision
 and the row, so the audit lies with the data and lasts as long. A user stays the subject of an edit that a reviewer
@@ -36,6 +38,8 @@ from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.storage.files import sync_folder
 from flywheel_assets.records import REVIEWER_SOURCE, PromptFormat, Signal
 
+SAMPLED = "admitted_sample"
+"""The reason of a row that is in gold, and in the queue by chance alone; see `review.sample`."""
 CORRECTABLE = (Signal.THUMB, Signal.RATING)
 """Opinions that may carry a text: where it differs from the output, they are edits."""
 
@@ -98,8 +102,8 @@ def find_standing(decisions: Iterable[Decision]) -> dict[str, Decision]:
 def build_undo(application: str, decision: Decision, undone: Decision, *, is_text: bool) -> LandedRow:
     """Build the landed event that takes an earlier decision back.
 
-    A statement about a text is retracted by its id. A rejection said nothing, and a label is replaced by the next one:
-    of these the event is a comment.
+    A statement about a text is retracted by its id, and so is a retraction. A rejection said nothing, and a label is
+    replaced by the next one: of these the event is a comment.
 
     Args:
         application: its event log gets the event.
@@ -107,7 +111,7 @@ def build_undo(application: str, decision: Decision, undone: Decision, *, is_tex
         undone: the decision that it takes back.
         is_text: whether the application's predictions are texts.
     """
-    retracts = undone.event_id if is_text and undone.verb is not Verb.REJECT else None
+    retracts = undone.event_id if is_text and _says_something(undone) else None
     event_id = identify_decision(application, decision, None)
     line = FeedbackLine(
         event_id=event_id,
@@ -124,6 +128,13 @@ def build_undo(application: str, decision: Decision, undone: Decision, *, is_tex
         retracts=retracts,
     )
     return encode_row(EventKind.FEEDBACK, line)
+
+
+def _says_something(decision: Decision) -> bool:
+    """Return whether a decision about a text has changed what is learnt; a comment has not."""
+    if decision.reason == SAMPLED:
+        return decision.verb is not Verb.ACCEPT
+    return decision.verb is not Verb.REJECT
 
 
 def build_event(application: str, decision: Decision, row: dict[str, Any], answer: str | None) -> LandedRow:
@@ -154,7 +165,10 @@ def build_event(application: str, decision: Decision, row: dict[str, Any], answe
     )
     if decision.verb is Verb.LABEL:
         line = msgspec.structs.replace(common, signal=Signal.LABEL, label=answer, labeling_source=REVIEWER_SOURCE)
-    elif decision.verb is Verb.REJECT:
+    elif decision.reason == SAMPLED and decision.verb is Verb.REJECT and "output" in row:
+        statement = row["statement_id"] or row["feedback_event_id"]
+        line = msgspec.structs.replace(common, signal=Signal.RETRACT, retracts=statement)
+    elif decision.verb is Verb.REJECT or (decision.reason == SAMPLED and decision.verb is Verb.ACCEPT):
         line = common
     elif decision.verb is Verb.CONFIRM:
         line = msgspec.structs.replace(common, signal=Signal.THUMB, value=-1.0)

@@ -38,6 +38,7 @@ from flywheel_assets.records import LONGEST_TEXT_CHARACTERS
 from flywheel_assets.review._diff import Mark, Piece, compare_words, cut_excerpt, cut_pieces, remove_unseen
 from flywheel_assets.review._exclusion_api import build_exclusion_routes
 from flywheel_assets.review.decisions import (
+    SAMPLED,
     Decision,
     DecisionIndex,
     Verb,
@@ -535,6 +536,10 @@ def _choose_answer(
     To accept a label is to say it, to accept an edit to send its text.
     """
     if verb is Verb.REJECT:
+        return verb, None
+    if item.reason == SAMPLED and verb is Verb.LABEL and written == row["label"]:
+        verb = Verb.ACCEPT
+    if item.reason == SAMPLED and verb is Verb.ACCEPT:
         return verb, None
     if reviewed.contract is not None:
         label = row["label"] if verb is Verb.ACCEPT else written

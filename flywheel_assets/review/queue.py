@@ -1,4 +1,4 @@
-"""Reads the review queue from the lake: refused rows that a reviewer may admit, and unanswered complaints.
+"""Reads the review queue from the lake: refused rows that a reviewer may admit, complaints, and a sample of gold.
 
 Not in the queue, and never shown: rows without consent, rows that hold a secret (the policy rejects them for good), and
 reviewers' own rows. Rows that only teach nothing (`trivial_edit`, `duplicate`, …) are decided by other people's edits
@@ -34,13 +34,14 @@ from flywheel_assets.lake.whatif.trace import Traced
 from flywheel_assets.records import CURATION_STAGE, REVIEWER_SOURCE, Reason, Signal
 from flywheel_assets.review.decisions import (
     CORRECTABLE,
+    SAMPLED,
     Decision,
     DecisionIndex,
     Verb,
     find_standing,
-    read_decision,
     read_labels,
 )
+from flywheel_assets.review.sample import draw_sample, read_materialized_decisions
 
 THUMBS_DOWN = "thumbs_down"
 """A reason besides the reason codes: a user said no and did not say what would have been right."""
@@ -64,6 +65,7 @@ REASONS = {
     Reason.REWRITE.value: "rewrite",
     Reason.CHECK_UNAVAILABLE.value: "check unavailable",
     THUMBS_DOWN: "thumbs down",
+    SAMPLED: "sample of gold",
 }
 """The reasons that people look at, the severest first, in their words. `policy` is missing: a check of ours broke, and
 curating the day again repairs it."""
@@ -93,6 +95,8 @@ class Reviewed:
     """The classifier's contract; None: predictions are texts."""
     traced: Traced | None = None
     """The places in which an event leaves traces; None: the pages trace nothing."""
+    sample_rows: int = 0
+    """Rows of the newest weeks of gold that are reviewed by chance; see `review.sample`."""
 
     @property
     def name(self) -> str:
@@ -232,11 +236,12 @@ class ReviewQueue:
         if not all(lake.has_table(spec) for spec in specs):
             self._looked_at = now
             return
-        heads = [lake.load_table(spec).current_snapshot() for spec in specs]
+        read = [*specs, tables.gold] if lake.has_table(tables.gold) else specs
+        heads = [lake.load_table(spec).current_snapshot() for spec in read]
         snapshots = tuple(None if head is None else head.snapshot_id for head in heads)
         if snapshots != self._snapshots:
             self._items = self._read_items()
-            self._materialized = self._read_decisions()
+            self._materialized = read_materialized_decisions(lake)
             self._snapshots = snapshots
         self._looked_at = self._monotonic()
 
@@ -252,6 +257,7 @@ class ReviewQueue:
             self.reviewed.lake.register(connection, self.reviewed.tables.joined, columns=columns, view="joined")
             query = _TEXT_ITEMS if is_text else _LABEL_ITEMS
             rows = connection.sql(query).fetchall()
+            rows += draw_sample(self.reviewed.lake, connection, self.reviewed.tables, self.reviewed.sample_rows)
         return [
             Item(
                 row_id=row_id,
@@ -271,12 +277,6 @@ class ReviewQueue:
 
     def _find_last_day(self, predicted_on: date | None) -> date | None:
         return None if predicted_on is None else predicted_on + timedelta(days=self.reviewed.join_days)
-
-    def _read_decisions(self) -> list[Decision]:
-        where = f"source = {quote(REVIEWER_SOURCE)}"
-        rows = self.reviewed.lake.read(GROUND_TRUTH, columns=["source", "comment"], where=where)
-        found = (read_decision(comment) for comment in rows["comment"].to_pylist())
-        return [decision for decision in found if decision is not None]
 
 
 def _write_in(values: tuple[str, ...]) -> str:

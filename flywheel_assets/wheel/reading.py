@@ -21,12 +21,15 @@ from flywheel_assets.lake.tables.specs import (
     DRIFT_REPORTS,
     EXCLUSIONS,
     FEEDBACK_SUMMARY,
+    GROUND_TRUTH,
     LEDGER,
     ROLLBACKS,
     STORAGE,
     TableSpec,
 )
 from flywheel_assets.lake.upkeep.maintenance import read_storage_history
+from flywheel_assets.review.decisions import DecisionIndex
+from flywheel_assets.review.sample import GoldError, measure_gold_error, read_materialized_decisions
 from flywheel_assets.settings import Settings
 from flywheel_assets.stores import Stores
 from flywheel_assets.wheel._accounts import NO_ACCOUNTS, Accounts, read_accounts
@@ -130,6 +133,8 @@ class Wheel:
     trend: Trend | None
     storage: Storage | None
     alarms: tuple[Alarm, ...]
+    gold_error: GoldError | None
+    """Of the rows that reviewers were shown by chance; None: they decided about none."""
     fingerprint: str
     """Equal for equal numbers."""
 
@@ -150,6 +155,7 @@ class WheelReader:
         self._looked_at: float | None = None
         self._wheel: Wheel | None = None
         self._trigger: tuple[str, Trigger] | None = None
+        self._decisions = DecisionIndex(stores.where.resolve_review_dir() / f"{application.name}.jsonl")
 
     @property
     def name(self) -> str:
@@ -186,7 +192,7 @@ class WheelReader:
         """Hash the day, the hour, the tables' snapshots and the state of every version's folder."""
         heads: list[tuple[str, int | None]] = []
         if self._lake.is_begun:
-            for spec in (LEDGER, BREAKER_DAYS, ROLLBACKS, EXCLUSIONS, STORAGE, self._report):
+            for spec in (LEDGER, BREAKER_DAYS, ROLLBACKS, EXCLUSIONS, STORAGE, GROUND_TRUTH, self._report):
                 head = self._lake.load_table(spec).current_snapshot() if self._lake.has_table(spec) else None
                 heads.append((spec.name, None if head is None else head.snapshot_id))
         folders = [
@@ -194,7 +200,8 @@ class WheelReader:
             for folder in self._versions
         ]
         # The hour: that a day is missing or a version stuck follows from the clock alone.
-        return records.make_stable_id("wheel", f"{now:%Y-%m-%d %H}", heads, folders)
+        decided = len(self._decisions.read_decisions())
+        return records.make_stable_id("wheel", f"{now:%Y-%m-%d %H}", heads, folders, decided)
 
     @property
     def _report(self) -> TableSpec:
@@ -227,8 +234,14 @@ class WheelReader:
             trend=trend,
             storage=storage,
             alarms=tuple(_find_alarms(self.name, accounts, models, breaches, now)),
+            gold_error=self._measure_gold_error(now),
             fingerprint=fingerprint,
         )
+
+    def _measure_gold_error(self, now: datetime) -> GoldError | None:
+        is_there = self._lake.is_begun and self._lake.has_table(GROUND_TRUTH)
+        materialized = read_materialized_decisions(self._lake) if is_there else []
+        return measure_gold_error([*materialized, *self._decisions.read_decisions()], now)
 
     def _assess(self, now: datetime, models: Models) -> Trigger:
         """Ask the rule that the trigger's sensor asks, once per content of the closed days."""

@@ -90,3 +90,10 @@ def test_tags_are_accepted_as_dagster_accepts_them(key: str, value: str) -> None
             replace(assistant.APPLICATION, tags={key: value})
     else:
         replace(assistant.APPLICATION, tags={key: value})
+
+
+@pytest.mark.parametrize("definitions", [assistant.defs, fraud.defs])
+def test_every_launchpad_can_be_launched_as_it_stands(definitions: dg.Definitions) -> None:
+    for job in definitions.resolve_all_job_defs():
+        dg.validate_run_config(job, {})
+        assert job.description or job.name == "__ASSET_JOB", job.name

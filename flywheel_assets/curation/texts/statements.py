@@ -372,8 +372,11 @@ def _mark_retracted(keys: pa.Table, retracts: npt.NDArray[np.bool_]) -> npt.NDAr
     by_claim = claims[own].tolist()
     named: dict[tuple[str, bool], _Moment] = {}
     meant: dict[tuple[str, tuple[bool, str, str]], _Moment] = {}
-    # From the newest: a retraction that was itself taken back has no force, and what it names may stand again.
-    for place in sorted(range(len(own)), key=lambda each: (moments[each], identities[each]), reverse=True):
+    # From the newest: a retraction that was itself taken back has no force, and what it names may stand again. Within
+    # one tick of a clock it comes before the one that takes it back.
+    retractions = set(identities)
+    order = [(moments[each], names[each] in retractions, identities[each]) for each in range(len(own))]
+    for place in sorted(range(len(own)), key=order.__getitem__, reverse=True):
         if named.get((identities[place], by_claim[place]), (-1, -1)) >= moments[place]:
             continue
         if names[place]:

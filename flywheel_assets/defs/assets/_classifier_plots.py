@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import numpy as np
 
-from flywheel_assets.defs.presentation import Point, build_numbers_table, embed_picture, embed_small_plot
+from flywheel_assets.defs.presentation import (
+    Point,
+    build_numbers_table,
+    compare_measure,
+    embed_picture,
+    embed_small_plot,
+    fill_missing,
+    format_interval,
+)
 from flywheel_assets.evaluation.floor_costs import FloorCosts
 from flywheel_assets.evaluation.requests import CHALLENGER, INCUMBENT, ClassifierEvaluationReport
 from flywheel_assets.lake.tables.lake import Lake
@@ -36,55 +44,43 @@ def build_comparison_table(report: ClassifierEvaluationReport) -> dg.TableMetada
     ratio = evidence.calibration
     ratios = (old.overall.calibration_ratio, new.overall.calibration_ratio)
     rows = [
-        _compare("AP", evidence.incumbent_average_precision, evidence.average_precision, evidence.ap_gain),
-        ["Σp/Σy", *map(_fill_missing, ratios), "", _format(ratio, ""), _judge_ratio(ratio)],
-        _compare(f"precision@{new.precision_at_k.k}", old.precision_at_k.mean, new.precision_at_k.mean),
+        compare_measure("AP", evidence.incumbent_average_precision, evidence.average_precision, evidence.ap_gain),
+        ["Σp/Σy", *map(fill_missing, ratios), "", _judge_ratio(ratio), format_interval(ratio, "")],
+        compare_measure(f"precision@{new.precision_at_k.k}", old.precision_at_k.mean, new.precision_at_k.mean),
     ]
     if (alerts := evidence.alerts) is not None:
         before, after = alerts.incumbent, alerts.challenger
         caught = f"at {alerts.budget:,.0f} alerts"
-        rows.append(_compare(f"captured {caught}", before.share, after.share, alerts.capture_gain))
+        rows.append(compare_measure(f"captured {caught}", before.share, after.share, alerts.capture_gain))
         if alerts.value_gain is not None:
-            rows.append(_compare(f"value captured {caught}", before.value_share, after.value_share, alerts.value_gain))
-        rows.append(_compare(f"threshold {caught}", before.threshold, after.threshold))
+            rows.append(
+                compare_measure(f"value captured {caught}", before.value_share, after.value_share, alerts.value_gain)
+            )
+        rows.append(compare_measure(f"threshold {caught}", before.threshold, after.threshold))
     if evidence.value_ap_gain is not None:
-        rows.append(_compare("AP by value", None, None, evidence.value_ap_gain))
+        rows.append(compare_measure("AP by value", None, None, evidence.value_ap_gain))
     if old.alerts is not None and new.alerts is not None:
         counts = [f"{each:,}" for each in (old.alerts, new.alerts)]
         rows.append(["alerts, live threshold", *counts, f"{new.alerts - old.alerts:+,}", "", ""])
     for week, each in new.by_week.items():
-        rows.append(_compare(f"AP, week {week[5:]}", old.by_week[week].average_precision, each.average_precision))
+        rows.append(
+            compare_measure(f"AP, week {week[5:]}", old.by_week[week].average_precision, each.average_precision)
+        )
     for part in evidence.segments:
         aps = (part.incumbent_average_precision, part.average_precision)
-        rows.append(_compare(f"AP, segment {part.segment}", *aps, part.ap_gain))
+        rows.append(compare_measure(f"AP, segment {part.segment}", *aps, part.ap_gain))
     if (classes := evidence.classes) is not None:
         macro = (classes.incumbent_macro_average_precision, classes.macro_average_precision)
-        rows.insert(0, _compare("macro AP", *macro, classes.macro_ap_gain))
+        rows.insert(0, compare_measure("macro AP", *macro, classes.macro_ap_gain))
         for part in classes.by_class:
             aps = (part.incumbent_average_precision, part.average_precision)
-            rows.append(_compare(f"AP, class {part.segment}", *aps, part.ap_gain))
+            rows.append(compare_measure(f"AP, class {part.segment}", *aps, part.ap_gain))
     rows += [
-        _compare("ROC AUC", old.overall.roc_auc, new.overall.roc_auc),
-        _compare("log loss", old.overall.log_loss, new.overall.log_loss),
+        compare_measure("ROC AUC", old.overall.roc_auc, new.overall.roc_auc),
+        compare_measure("log loss", old.overall.log_loss, new.overall.log_loss),
     ]
-    header = ["measure", report.incumbent, CHALLENGER, "Δ", "95 % interval", "verdict"]
+    header = ["measure", report.incumbent, CHALLENGER, "Δ", "verdict", "95 % interval"]
     return build_numbers_table(header, rows)
-
-
-def _compare(name: str, old: float | None, new: float | None, gain: Interval | None = None) -> list[object]:
-    """Build a measure's row; without an interval there is no verdict."""
-    difference = gain.mean if gain is not None else None if old is None or new is None else new - old
-    verdict = ""
-    if gain is not None and gain.low is not None and gain.high is not None:
-        verdict = "better" if gain.low > 0 else "worse" if gain.high < 0 else "unproven"
-    shown = "" if difference is None else f"{difference:+.3f}"
-    return [name, _fill_missing(old), _fill_missing(new), shown, "" if gain is None else _format(gain), verdict]
-
-
-def _format(interval: Interval, sign: str = "+") -> str:
-    if interval.low is None or interval.high is None:
-        return ""
-    return f"[{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
 
 
 def _judge_ratio(ratio: Interval) -> str:
@@ -270,8 +266,8 @@ def build_levers_tables(report: LeversReport, costs: FloorCosts | None) -> Mappi
             each.threshold,
             each.alerts,
             each.alerts_per_day,
-            _fill_missing(each.positive_share),
-            _fill_missing(each.caught),
+            fill_missing(each.positive_share),
+            fill_missing(each.caught),
         ]
         for each in report.thresholds
     ]
@@ -281,7 +277,7 @@ def build_levers_tables(report: LeversReport, costs: FloorCosts | None) -> Mappi
         return [
             each.rows,
             each.row_share,
-            _fill_missing(each.positive_share),
+            fill_missing(each.positive_share),
             round(each.effective_rows),
             "" if costs is None else costs.estimate_fit_seconds(each.rows),
         ]
@@ -299,7 +295,7 @@ def build_levers_tables(report: LeversReport, costs: FloorCosts | None) -> Mappi
                 each.floor,
                 each.rows,
                 each.fit_seconds,
-                *(_fill_missing(value) for value in (each.average_precision, *_list_ends(each.cost))),
+                *(fill_missing(value) for value in (each.average_precision, *_list_ends(each.cost))),
             ]
             for each in costs.floors
         ]
@@ -319,10 +315,6 @@ def draw_levers(report: LeversReport) -> dg.MarkdownMetadataValue:
     caption = "left: precision by recall of the thresholds; right: effective rows by rows, shares of all"
     curve = [(x, y) for x, y in alerts if x is not None and y is not None]
     return embed_small_plot(caption, {"#0072B2": curve}, {"#D55E00": rows})
-
-
-def _fill_missing(value: float | None) -> object:
-    return "" if value is None else value
 
 
 def _save_plot(draw: "Callable[[Axes], None]", path: Path, title: str) -> dg.MarkdownMetadataValue:

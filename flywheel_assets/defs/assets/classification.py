@@ -40,6 +40,7 @@ from flywheel_assets.defs.assets.versions import (
     build_gold_snapshot_asset,
     build_promotion_asset,
     describe_dataset,
+    link_mlflow_run,
     locate_evaluation_report,
     version_asset,
     was_trained_before_erasure,
@@ -260,7 +261,7 @@ def _build_evaluation_asset(application: ClassificationApplication) -> dg.Assets
                 "evaluated_rows": report.rows,
                 **describe_population(read_manifest(folder.export)),
                 "deployed": deployed.sentence,
-                "mlflow_run": run_id,
+                "mlflow_run": link_mlflow_run(stores.registry(application.name), run_id),
             }
         )
 

@@ -7,6 +7,12 @@ import msgspec
 
 from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.curation.texts.operator_findings import OperatorFinding
+from flywheel_assets.defs.assets._adapter_plots import (
+    build_comparison_table,
+    build_scores_table,
+    draw_small_plot,
+    plot_evaluation,
+)
 from flywheel_assets.defs.assets._analytics import build_feedback_summary_asset
 from flywheel_assets.defs.assets.daily import daily_asset, find_seen_inputs, make_stamp, report_entries
 from flywheel_assets.defs.assets.versions import (
@@ -16,6 +22,7 @@ from flywheel_assets.defs.assets.versions import (
     build_gold_snapshot_asset,
     build_promotion_asset,
     describe_dataset,
+    link_mlflow_run,
     locate_evaluation_report,
     version_asset,
     was_trained_before_erasure,
@@ -23,7 +30,7 @@ from flywheel_assets.defs.assets.versions import (
 from flywheel_assets.defs.failures import classify_failures
 from flywheel_assets.defs.partitions import list_partition_days
 from flywheel_assets.defs.piped import run_in_own_process
-from flywheel_assets.defs.presentation import build_scores_table, describe_findings, plot_evaluation
+from flywheel_assets.defs.presentation import describe_findings
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest
 from flywheel_assets.lake.daily.curate_days import curate_days
@@ -153,11 +160,13 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
         run_id = _log_to_mlflow(stores.registry(application.name), application, folder, report)
         return dg.MaterializeResult(
             metadata={
+                "figure": draw_small_plot(report),
+                "comparison": build_comparison_table(report),
                 "scores": build_scores_table(report),
                 "ned_by_model": plot,
                 "held_out_subjects": report.evidence.ned_gain.clusters,
                 "same_text_pairs": report.evidence.same_text_pairs,
-                "mlflow_run": run_id,
+                "mlflow_run": link_mlflow_run(stores.registry(application.name), run_id),
             }
         )
 

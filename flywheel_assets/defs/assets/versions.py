@@ -23,6 +23,7 @@ from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, read_
 from flywheel_assets.lake.versions.folders import Promotion, VersionFolder, Versions, read_promotion, record_promotion
 from flywheel_assets.models.registry import EvaluatedDataset, ModelRegistry
 from flywheel_assets.promotion.text_limits import Decision, Route
+from flywheel_assets.settings import read_settings
 
 CutVersion = Callable[[Stores, Lake, Versions, str], Manifest]
 
@@ -214,6 +215,14 @@ def was_trained_before_erasure(folder: VersionFolder, manifest: Manifest) -> boo
     return trained_on in {revised.manifest_sha256_before for revised in manifest.erasures}
 
 
+def link_mlflow_run(registry: ModelRegistry, run_id: str) -> dg.MetadataValue[Any]:
+    """Show an MLflow run as a link where the address of MLflow's pages is known, else as its id."""
+    address = read_settings().find_mlflow_url()
+    if address is None:
+        return dg.MetadataValue.text(run_id)
+    return dg.MetadataValue.url(f"{address.rstrip('/')}/#/experiments/{registry.find_experiment(run_id)}/runs/{run_id}")
+
+
 def locate_evaluation_report(folder: VersionFolder) -> Path:
     """Return the path of the evaluation's report of a version."""
     return folder.evaluation / "evaluation.json"
@@ -238,6 +247,7 @@ def _show_promotion(promotion: Promotion, incumbent: str) -> dg.MaterializeResul
             "champion_before": promotion.champion_before or incumbent,
             "checks": build_checks_table(promotion.checks),
             "announced": ", ".join(promotion.announced) or "none",
-            **{name: found for name in ("route", "look", "alpha", "anchor") if (found := getattr(promotion, name))},
+            **{name: found for name in ("route", "look", "anchor") if (found := getattr(promotion, name))},
+            **({"alpha": f"{promotion.alpha:.3g}"} if promotion.alpha else {}),
         }
     )

@@ -163,11 +163,15 @@ def roll_back(
 
 
 class RollbackConfig(dg.Config):
-    """The target of a rollback. With its defaults the job only shows the changes."""
+    """The target of a rollback. With its defaults the job only shows how the champion's predecessor would return."""
 
-    to: str = Field(description="A gold version (dpo_gold_v6), before_rollback_<id> to take a rollback back, or base.")
-    reason: str = Field(description="The reason; the audit table keeps it.")
-    who: str = Field(description="The person who decides; the audit table keeps the name.")
+    to: str = Field(
+        default="",
+        description="A gold version (dpo_gold_v6), before_rollback_<id> to take a rollback back, or base. Empty: the "
+        "champion's predecessor, for the champion alone.",
+    )
+    reason: str = Field(default="", description="The reason; the audit table keeps it. Needed to act.")
+    who: str = Field(default="", description="The person who decides; the audit table keeps the name. Needed to act.")
     data: bool = Field(default=True, description="Roll the gold table back.")
     models: bool = Field(default=True, description="Roll the champion back, and announce it to the serving side.")
     force: bool = Field(default=False, description="Let a version serve that was never promoted.")
@@ -182,7 +186,18 @@ def build_rollback_job(application: FlywheelApplication) -> dg.JobDefinition:
         description="Shows the changes; with `dry_run: false` it rolls back the gold table, the champion or both.",
     )
     def roll_back_op(context: dg.OpExecutionContext, config: RollbackConfig, stores: Stores, clock: Clock) -> None:
-        plan = plan_rollback(application, stores, config.to, data=config.data, models=config.models, force=config.force)
+        if not config.dry_run and not (config.who.strip() and config.reason.strip()):
+            raise InvalidRuleError("a rollback is audited: give `who` and `reason`, or leave `dry_run` at true")
+        try:
+            to = config.to or find_way_back(application, stores)
+        except InvalidRuleError as error:
+            if not config.dry_run:
+                raise
+            context.add_output_metadata({"state": "nothing to plan", "changes": dg.MetadataValue.md(str(error))})
+            return
+        plan = plan_rollback(
+            application, stores, to, data=config.data and bool(config.to), models=config.models, force=config.force
+        )
         changes = plan.list_changes()
         if not config.dry_run:
             changes = roll_back(application, stores, plan, who=config.who, reason=config.reason, now=clock.now())

@@ -53,6 +53,31 @@ def test_launched_as_it_is_it_only_says_what_would_change(stores: Stores) -> Non
     assert metadata["state"].value.startswith("only planned")
 
 
+def read_output(launched: dg.ExecuteInProcessResult) -> dict[str, str]:
+    (output,) = [event for event in launched.all_events if event.is_successful_output]
+    return {name: str(found.value) for name, found in output.step_output_data.metadata.items()}
+
+
+def test_the_launchpads_own_config_plans_the_way_to_the_predecessor(stores: Stores) -> None:
+    job = preference_flywheel(APPLICATION, stores).resolve_job_def(ROLLBACK_JOB.format("assistant"))
+    launched = job.execute_in_process()
+    assert state(stores) == (V2, 6)
+    assert "the champion goes from dpo_gold_v2 to dpo_gold_v1" in read_output(launched)["changes"]
+
+
+def test_without_a_champion_the_launchpads_own_config_says_so(tmp_path: Path) -> None:
+    job = preference_flywheel(APPLICATION, Stores(home=str(tmp_path))).resolve_job_def(ROLLBACK_JOB.format("assistant"))
+    found = read_output(job.execute_in_process())
+    assert found["state"] == "nothing to plan"
+    assert "no predecessor on record" in found["changes"]
+
+
+@pytest.mark.parametrize("missing", ["who", "reason"])
+def test_nothing_is_rolled_back_without_a_name_and_a_reason(stores: Stores, missing: str) -> None:
+    assert not launch(stores, dry_run=False, **{missing: " "}).success
+    assert state(stores) == (V2, 6)
+
+
 @pytest.mark.long
 def test_data_and_champion_go_back_separately_or_together(stores: Stores, tmp_path: Path) -> None:
     told = tmp_path / "told"
