@@ -16,6 +16,7 @@ from flywheel_assets.errors import (
     VersionConflictError,
 )
 from flywheel_assets.evaluation.adapter import evaluate_adapter, main
+from flywheel_assets.evaluation.options import EvaluationOptions
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Stratum
 from flywheel_assets.lake.versions.exports import ExportSet, hash_manifest
 from flywheel_assets.models.generation import (
@@ -74,9 +75,9 @@ def request_for(base: Path, adapters: Adapters, export: Path, tmp_path: Path) ->
             "output_dir": str(tmp_path / "evaluation"),
             "work_dir": str(tmp_path / "work"),
             "bootstrap_draws": 50,
-            "device": "cpu",
         }
-        return EvaluationRequest(**{**values, **changes})
+        options = {name: changes.pop(name) for name in list(changes) if name in EvaluationOptions.__dataclass_fields__}
+        return EvaluationRequest(**{**values, "options": EvaluationOptions(**{"device": "cpu", **options}), **changes})
 
     return make
 
@@ -185,7 +186,9 @@ def test_scores_do_not_depend_on_batches_or_on_the_other_adapters(
     alone = compute_token_log_probabilities(model, [(row.prompt, row.chosen) for row in encoded], 1)
     scored = whole.scores[Scored.CHALLENGER][Stratum.REGRESSION]
     assert scored.log_p_chosen == pytest.approx(alone.mean(), rel=1e-5)
-    smaller = evaluate_adapter(request_for(batch_size=5, output_dir=str(tmp_path / "smaller")))
+    smaller = evaluate_adapter(
+        request_for(generation_rows_per_batch=5, scoring_rows_per_batch=1, output_dir=str(tmp_path / "smaller"))
+    )
     assert smaller.evidence.missing_end == whole.evidence.missing_end
     assert smaller.evidence.challenger_ned == pytest.approx(whole.evidence.challenger_ned)
 
@@ -204,7 +207,7 @@ def test_the_same_request_again_returns_what_is_there(
 ) -> None:
     first = evaluate_adapter(request_for())
     monkeypatch.setattr("flywheel_assets.evaluation.adapter.load_adapters", _must_not_load)
-    assert evaluate_adapter(request_for(batch_size=3)) == first
+    assert evaluate_adapter(request_for(generation_rows_per_batch=3)) == first
     with pytest.raises(VersionConflictError, match="another request"):
         evaluate_adapter(request_for(fall_tolerance_nats=5.0))
     (tmp_path / "evaluation" / "rows.parquet").write_bytes(b"PAR1")
