@@ -121,7 +121,11 @@ class ServedModels:
             try:
                 while waiting:
                     done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                    yield {waiting.pop(each): each.result() for each in done}
+                    failed = [each for each in done if each.exception() is not None]
+                    # First what came: whoever asks again goes on from it.
+                    yield {waiting.pop(each): each.result() for each in done.difference(failed)}
+                    for each in failed:
+                        each.result()
             finally:
                 threads.shutdown(cancel_futures=True)
 
