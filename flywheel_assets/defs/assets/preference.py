@@ -115,6 +115,7 @@ def _build_trained_adapter_asset(application: PreferenceApplication) -> dg.Asset
                     "training_pairs": report.pairs_used,
                     "accepted_outputs": report.accepted_used,
                     "seconds": round(report.seconds, 1),
+                    "time": report.describe_time(),
                     "mean_delta_log_p_chosen": report.mean_delta_chosen,
                     "mean_delta_log_p_rejected": report.mean_delta_rejected,
                     "adapter_sha256": report.adapter_sha256,
