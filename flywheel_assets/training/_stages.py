@@ -44,10 +44,16 @@ _IGNORED_LABEL = -100  # of a token that no loss looks at
 _STAGE_FILE = "stage.json"
 
 
-def train_sft(base_model: str, examples: Sequence[Example], recipe: AdapterRecipe, folder: Path) -> StageReport:
+def train_sft(
+    base_model: str,
+    examples: Sequence[Example],
+    recipe: AdapterRecipe,
+    folder: Path,
+    callbacks: Sequence[Any] = (),
+) -> StageReport:
     """Run SFT: a fresh adapter learns to write the chosen texts.
 
-    A stage that is finished already is not run again.
+    A stage that is finished already is not run again. `callbacks` are transformers', for what watches the steps.
     """
     if finished := _read_finished(folder):
         return finished
@@ -69,7 +75,7 @@ def train_sft(base_model: str, examples: Sequence[Example], recipe: AdapterRecip
             train_dataset=Dataset.from_dict(build_sft_rows(examples)),
             processing_class=load_tokenizer(base_model),
             peft_config=build_lora_config(recipe),
-            callbacks=[_make_completion_marker()],
+            callbacks=[_make_completion_marker(), *callbacks],
         )
         return _run_trainer(trainer, folder)
 

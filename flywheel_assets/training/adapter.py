@@ -56,6 +56,7 @@ from flywheel_assets.training._stages import (
     train_preference,
     train_sft,
 )
+from flywheel_assets.training.duration import StageWork, estimate_durations
 from flywheel_assets.training.examples import Example, Split, encode, keep_back, select_unseen, split
 from flywheel_assets.training.memory import StageShape, check_memory, fit_into_memory
 from flywheel_assets.training.recipes import AdapterRecipe
@@ -125,6 +126,13 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
         request.recipe,
     )
     memory = check_memory(request.base_model, request.recipe, _list_shapes(rows, request.recipe))
+    times = estimate_durations(
+        request.base_model,
+        request.recipe,
+        _list_works(rows, request.recipe),
+        [*rows.pairs, *rows.others],
+        work / "calibration",
+    )
     stages, choice = _train_stages(request, rows, work)
     adapters = {SFT: locate_result(work / SFT), "challenger": locate_result(work / choice.stage)}
     model = load_adapters(
@@ -158,6 +166,7 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
         libraries={name: version(name) for name in _LIBRARIES},
         coverage=measure_coverage(model.model),
         memory=memory,
+        time=times,
     )
     with write_folder(output) as building:
         _copy_adapter(adapters["challenger"], building / "adapter")
@@ -278,6 +287,20 @@ def _list_shapes(rows: _Rows, recipe: AdapterRecipe) -> dict[str, StageShape]:
         longest = max(len(each.prompt) + max(len(each.chosen), len(each.rejected or ())) for each in learnt)
         shapes[other] = StageShape(len(learnt), 2, longest)
     return shapes
+
+
+def _list_works(rows: _Rows, recipe: AdapterRecipe) -> dict[str, StageWork]:
+    mixed = [*rows.pairs, *rows.others]
+    works = {SFT: StageWork([(len(each.prompt) + len(each.chosen),) for each in mixed], recipe.sft_epochs)}
+    if recipe.trains_preferences:
+        other = _name_other(recipe)
+        learnt = mixed if other == ONE_STAGE else rows.pairs
+        sizes = [
+            tuple(len(each.prompt) + len(text) for text in (each.chosen, each.rejected) if text is not None)
+            for each in learnt
+        ]
+        works[other] = StageWork(sizes, recipe.sft_epochs if other == ONE_STAGE else recipe.preference_epochs)
+    return works
 
 
 def _compute_deltas(model: SwitchableModel, pairs: Sequence[Example], recipe: AdapterRecipe) -> pa.Table:

@@ -101,7 +101,7 @@ def estimate_memory(base_model: str, recipe: AdapterRecipe, shape: StageShape, d
     sequences = min(shape.rows, recipe.batch_size) * shape.sequences
     try:
         with silence_libraries():
-            model = _build_on_meta(base_model, recipe, dtype)
+            model = build_on_meta(base_model, recipe, dtype, _ATTENTION)
             if recipe.uses_checkpointing(device):
                 model.enable_input_require_grads()
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -224,7 +224,15 @@ def _advise_at_one_row(recipe: AdapterRecipe, device: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _build_on_meta(base_model: str, recipe: AdapterRecipe, dtype: Any) -> Any:
+def build_on_meta(base_model: str, recipe: AdapterRecipe, dtype: Any, attention: str) -> Any:
+    """Build the base with its adapter from its configuration, with shapes and without data.
+
+    Args:
+        base_model: path or hub id.
+        recipe: of the training.
+        dtype: of the base's weights.
+        attention: transformers' name of its implementation.
+    """
     import torch
     from peft import get_peft_model
     from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
@@ -234,7 +242,7 @@ def _build_on_meta(base_model: str, recipe: AdapterRecipe, dtype: Any) -> Any:
     AttentionInterface.register(_ATTENTION, _attend_without_matrix)
     with torch.device("meta"):
         config = AutoConfig.from_pretrained(base_model)
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=_ATTENTION)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
         # Under autocast an adapter's inputs are kept in the base's number format.
         return get_peft_model(model, build_lora_config(recipe), autocast_adapter_dtype=False)
 

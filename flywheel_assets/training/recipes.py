@@ -125,6 +125,9 @@ class AdapterRecipe(Checked):
     """Scale by alpha / √rank (PEFT): a high rank learns no slower. vLLM reads it from the adapter's configuration."""
     use_dora: bool = False
     """Learn each layer's magnitude apart from its direction (PEFT's DoRA); slower, and vLLM does not serve it."""
+    throughput_tflops: Positive | None = None
+    """10¹² operations a second that a training reaches here, where that is known: the estimate of its time then needs
+    no calibration. It decides nothing else."""
     device: Literal["auto", "cpu"] = "auto"
     """auto = CUDA with bf16 where available, else the CPU with fp32."""
     cpu_threads: Count = 1
@@ -157,7 +160,7 @@ class AdapterRecipe(Checked):
         A field that is younger than recorded digests is left out where it says what was done before there was one. So
         a finished training still answers its request after an upgrade.
         """
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "throughput_tflops"}
         # It computes the same by another way; older digests hold it as a truth value.
         fields["gradient_checkpointing"] = bool(self.gradient_checkpointing)
         return {name: value for name, value in fields.items() if _YOUNGER.get(name, _NEVER) != value}

@@ -101,6 +101,39 @@ class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class TimeEstimate(msgspec.Struct, frozen=True, kw_only=True):
+    """The time that a stage is estimated to take (see `duration`)."""
+
+    steps: int
+    """Of the optimizer."""
+    tokens: int
+    """That go through the model in all epochs, padding included."""
+    flops: float
+    """Floating-point operations, forward and backward."""
+    seconds: float | None
+    """None: too little work to be worth a calibration, or none fitted into memory."""
+    flops_per_s: float | None
+    source: str | None
+    """Of the throughput: "calibration" or "recipe"."""
+
+    def describe(self) -> str:
+        """Say in a sentence what there is to do, and how long it is expected to take."""
+        work = f"{self.steps:,} steps over {self.tokens:,} tokens ({self.flops / 1e12:,.3g} TFLOP)"
+        if self.seconds is None or self.flops_per_s is None:
+            return f"{work}; the time is not estimated."
+        return (
+            f"{work} are estimated to take {_describe_seconds(self.seconds)} at {self.flops_per_s / 1e12:.3g} TFLOP/s "
+            f"({self.source}), without loading, reference values and the comparison of the stages."
+        )
+
+
+def _describe_seconds(seconds: float) -> str:
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
 def _to_gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
@@ -177,6 +210,26 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     """None: an older report."""
     memory: dict[str, MemoryEstimate] = {}
     """By stage, estimated before it began; empty in older reports and where the steps depend on data."""
+    time: dict[str, TimeEstimate] = {}
+    """As `memory`."""
+
+    def compute_time_ratios(self) -> dict[str, float]:
+        """Compute actual over estimated seconds by stage, of those that were estimated and ran in one go."""
+        return {
+            stage: report.seconds / estimate.seconds
+            for stage, report in self.stages.items()
+            if (estimate := self.time.get(stage)) is not None and estimate.seconds and not report.resumed_from_step
+        }
+
+    def describe_time(self) -> str:
+        """Say in one sentence how long the stages took, and how long they were estimated to take."""
+        ratios = self.compute_time_ratios()
+        parts = [
+            f"{stage} {_describe_seconds(report.seconds)}"
+            + (f" ({ratios[stage]:.2f} of the estimate)" if stage in ratios else "")
+            for stage, report in self.stages.items()
+        ]
+        return f"{', '.join(parts)}; {_describe_seconds(self.seconds)} in all."
 
     @property
     def pairs_used(self) -> int:

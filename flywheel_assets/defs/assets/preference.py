@@ -42,6 +42,7 @@ from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.models.registry import ModelRegistry
 from flywheel_assets.models.trainability import TrainabilityCheck
 from flywheel_assets.promotion.text_limits import decide
+from flywheel_assets.settings import read_settings
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest, decode_training_report
 
 CURATE_CODE_VERSION = "4"
@@ -121,6 +122,7 @@ def _build_trained_adapter_asset(application: PreferenceApplication) -> dg.Asset
                     "training_pairs": report.pairs_used,
                     "accepted_outputs": report.accepted_used,
                     "seconds": round(report.seconds, 1),
+                    "time": report.describe_time(),
                     "mean_delta_log_p_chosen": report.mean_delta_chosen,
                     "mean_delta_log_p_rejected": report.mean_delta_rejected,
                     "adapter_sha256": report.adapter_sha256,
@@ -137,6 +139,7 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
     ) -> dg.MaterializeResult[None]:
         folder, serving = opponents.folder, opponents.serving
         anchor = find_anchor(stores.versions(application.name), serving) if serving else None
+        key_file = read_settings().model_server_key_file
         request = EvaluationRequest(
             export_dir=str(folder.export),
             manifest_sha256=hash_manifest(folder.export),
@@ -150,7 +153,8 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
             anchor_export_dir=str(anchor.export) if anchor and anchor != serving else None,
             anchor_adapter=str(anchor.training / "adapter") if anchor and anchor != serving else None,
             rendering=application.recipe.rendering,
-            temperature=application.recipe.serving_temperature,
+            options=application.evaluation.resolve_temperature(application.recipe.serving_temperature),
+            server_key_file=None if key_file is None else str(key_file.expanduser().absolute()),
             output_dir=str(folder.evaluation),
             work_dir=str(stores.scratch("evaluation", application.name, folder.version)),
         )
@@ -164,6 +168,7 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
                 "comparison": build_comparison_table(report),
                 "scores": build_scores_table(report),
                 "ned_by_model": plot,
+                "rows": report.describe_rows(),
                 "held_out_subjects": report.evidence.ned_gain.clusters,
                 "same_text_pairs": report.evidence.same_text_pairs,
                 "mlflow_run": link_mlflow_run(stores.registry(application.name), run_id),
