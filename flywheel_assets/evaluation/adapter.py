@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, SettingsError
+from flywheel_assets.evaluation._judging import judge_answers, measure_judge_agreement
 from flywheel_assets.evaluation._scoring import (
     build_scored_rows,
     compute_evidence,
@@ -111,6 +112,8 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     kept = _select_fitting(model, encoder, rows, request)
     if not kept:
         raise EmptyVersionError(f"none of {len(rows)} held-out rows can be scored; nothing can be decided")
+    # First: a judge that is silent, or agrees with nobody, is known before the costly part.
+    judge = None if request.judge is None else measure_judge_agreement(request.judge, rows)
     incumbent = Scored.CHAMPION if Scored.CHAMPION in adapters else Scored.BASE
     sampled = {digests.get(scored) for scored in (incumbent, Scored.SFT, Scored.CHALLENGER)}
     by_digest = {
@@ -123,6 +126,10 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
         scored: by_digest[digests.get(scored)][0] for scored in Scored if scored is Scored.BASE or scored in adapters
     }
     wrong_answers, wrong_answer_fall = compute_wrong_answers(tables, incumbent)
+    judged = None
+    if request.judge is not None and judge is not None and judge.is_enough:
+        texts = (by_digest[digests[Scored.CHALLENGER]][2], by_digest[digests.get(incumbent)][2])
+        judged = judge_answers(request.judge, [(stratum, row) for stratum, row, _ in kept], *texts)
     canary = find_canary(
         by_digest[digests[Scored.CHALLENGER]][1],
         by_digest[digests.get(incumbent)][1],
@@ -151,6 +158,8 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
                 canary,
                 anchor=request.anchor_version,
                 agreement=measure_agreement(row for _, row in rows),
+                judge=judge,
+                judged=judged,
             ),
             seconds=time.monotonic() - started,
             device=choose_placement(request.device)[0],
@@ -165,7 +174,14 @@ def _compute_identity(request: EvaluationRequest, base_sha256: str, digests: dic
     # Neither paths (a home may move), nor the batch size, nor the champion (see above), nor the sampled
     # answers: they decide nothing, and an evaluation that is older than they are stays finished.
     asked = [request.manifest_sha256, base_sha256, digests[Scored.SFT], digests[Scored.CHALLENGER]]
-    settings = [request.max_new_tokens, request.fall_tolerance_nats, request.bootstrap_draws, request.canary_least_rows]
+    judge = [] if request.judge is None else [request.judge.version]
+    settings = [
+        *judge,
+        request.max_new_tokens,
+        request.fall_tolerance_nats,
+        request.bootstrap_draws,
+        request.canary_least_rows,
+    ]
     return hashlib.sha256(msgspec.json.encode([asked, settings, request.rendering], order="deterministic")).hexdigest()
 
 
@@ -240,8 +256,8 @@ def _score_model(
     fitting: Sequence[_Fitting],
     sampled: Sequence[int],
     request: EvaluationRequest,
-) -> tuple[pa.Table, Phrases]:
-    """Score one model; also return the hashed phrases that it wrote."""
+) -> tuple[pa.Table, Phrases, list[str]]:
+    """Score one model; also return the hashed phrases that it wrote, and its answers."""
     encoded = [each for _, _, each in fitting]
     targets = prepare_targets(encoder, [row for _, row, _ in fitting], encoded)
     pairs = [place for place, each in enumerate(encoded) if each.rejected is not None]
@@ -290,7 +306,7 @@ def _score_model(
         [len(each.chosen) for each in encoded],
         wrong,
     )
-    return table, hash_phrases((row.prompt for _, row, _ in fitting), texts)
+    return table, hash_phrases((row.prompt for _, row, _ in fitting), texts), texts
 
 
 main = build_main(EvaluationRequest, evaluate_adapter)

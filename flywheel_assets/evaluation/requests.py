@@ -15,6 +15,7 @@ from flywheel_assets.promotion.classifier_evidence import ClassifierEvidence, Mu
 from flywheel_assets.promotion.refit import RefitEvidence
 from flywheel_assets.promotion.text_limits import Evidence
 from flywheel_assets.records import make_stable_id
+from flywheel_assets.screening.paired_judge import PairedJudge
 
 REPORT_FILE = "evaluation.json"
 ROWS_FILE = "rows.parquet"
@@ -86,6 +87,8 @@ class EvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Answers sampled for each primary pair by incumbent, SFT baseline and challenger; 0: none."""
     max_sampled_rows: int = 500
     """Most primary pairs that answers are sampled for; the first by hash."""
+    judge: PairedJudge | None = None
+    """Compares the answers of challenger and incumbent, if it agrees with held-out people; None: none does."""
     canary_least_rows: int = 5
     """Generations that must share a new phrase before it is looked at."""
     cpu_threads: int = 1

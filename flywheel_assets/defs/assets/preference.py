@@ -144,6 +144,7 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
             anchor_adapter=str(anchor.training / "adapter") if anchor and anchor != serving else None,
             rendering=application.recipe.rendering,
             temperature=application.recipe.serving_temperature,
+            judge=application.judge,
             output_dir=str(folder.evaluation),
             work_dir=str(stores.scratch("evaluation", application.name, folder.version)),
         )
@@ -157,6 +158,7 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
                 "ned_by_model": plot,
                 "held_out_subjects": report.evidence.ned_gain.clusters,
                 "same_text_pairs": report.evidence.same_text_pairs,
+                "judge": "none" if report.evidence.judge is None else report.evidence.judge.describe(),
                 "mlflow_run": run_id,
             }
         )
