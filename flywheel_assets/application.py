@@ -19,6 +19,7 @@ from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.texts.breaker import BreakerLimits
 from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.curation.texts.resolution import ResolutionRules
+from flywheel_assets.evaluation.options import EvaluationOptions
 from flywheel_assets.lake.daily.mine_days import compute_mining_lookback
 from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,
@@ -235,6 +236,8 @@ class PreferenceApplication(FlywheelApplication):
     resolution: ResolutionRules = field(default_factory=ResolutionRules)
     trigger: Trigger = field(default_factory=Trigger)
     recipe: AdapterRecipe = field(default_factory=AdapterRecipe)
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    """How champion and challenger are scored: batches, device, samples, a cap of rows, and a server that generates."""
     limits: PromotionLimits = field(default_factory=PromotionLimits)
     judge: PairedJudge | None = None
     """Compares the answers of challenger and incumbent, if it agrees with held-out people's own choices; None: none."""

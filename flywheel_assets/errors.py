@@ -30,6 +30,7 @@ FlywheelError
     ├── OpenSegmentError           capture still writes a segment that holds what is to be erased
     ├── CaptureUnavailableError    the capture service did not answer
     ├── SourceUnavailableError     a system that events are read from does not answer
+    ├── ModelServerUnavailableError  the server that writes an evaluation's answers does not answer
     ├── BrokerUnavailableError     the message broker does not answer or refuses for now
     ├── RolloutError               the serving side did not take the new champion
     ├── AlertError                 the webhook for alerts did not take one
@@ -189,6 +190,10 @@ class CaptureUnavailableError(TransientError):
 
 class SourceUnavailableError(TransientError):
     """A system that events are read from does not answer; what was read before is durable."""
+
+
+class ModelServerUnavailableError(TransientError):
+    """The server that writes an evaluation's answers does not answer, or refuses for now; written answers are kept."""
 
 
 class LandingUnavailableError(StorageUnavailableError):

@@ -73,6 +73,12 @@ class Settings(BaseSettings):
         description="whsec_…: signs what the webhook of `on_promotion` gets, as a Standard Webhook. Default: unsigned.",
     )
 
+    model_server_key_file: Path | None = Field(
+        None,
+        description="Holds the bearer token of the server that generates for evaluations (EvaluationOptions.server). "
+        "Default: no token is sent.",
+    )
+
     capture_host: str = Field("127.0.0.1", description="Address the capture service listens on.")
     capture_port: int = Field(8700, ge=0, le=65535, description="Port of the capture service; 0 takes a free one.")
     capture_segment_bytes: int = Field(64 * 2**20, ge=1024, description="A segment is sealed at this size, in bytes.")

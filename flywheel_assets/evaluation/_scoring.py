@@ -9,6 +9,7 @@ The tables of scored rows, one for each model (grain: one row of the export), ho
     tokens                         of the user's text, with the end token
     wrong_answers                  share of sampled answers that still say what the user corrected; null where none was
     length_ratio, repetition       of the generation
+    inclusion_probability          that the row was scored, in (0, 1]; see `_inclusion`
 """
 
 from collections import Counter
@@ -56,6 +57,7 @@ SCORED_ROWS = pa.schema(
         ("repetition", pa.float64()),
         ("tokens", pa.int64()),
         ("wrong_answers", pa.float64()),
+        ("inclusion_probability", pa.float64()),
     ]
 )
 
@@ -87,10 +89,11 @@ def build_scored_rows(
     log_p_rejected: Floats,
     tokens: Sequence[int],
     wrong_answers: Sequence[float | None] | None = None,
+    inclusion: Sequence[float] | None = None,
 ) -> pa.Table:
     """Build the table of one model's scored rows; `log_p_rejected` is NaN where there is no rejected text.
 
-    `wrong_answers` is None where no answer was sampled.
+    `wrong_answers` is None where no answer was sampled; `inclusion` where every row is scored.
     """
     references = [row.chosen for _, row in rows]
     columns: dict[str, Any] = {
@@ -107,6 +110,7 @@ def build_scored_rows(
         "repetition": [measure_repetition(text) for text in texts],
         "tokens": list(tokens),
         "wrong_answers": [None] * len(rows) if wrong_answers is None else list(wrong_answers),
+        "inclusion_probability": [1.0] * len(rows) if inclusion is None else list(inclusion),
     }
     return pa.table(columns, schema=SCORED_ROWS)
 

@@ -15,15 +15,20 @@ anything else that changed the folder belongs to another request.
 import hashlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
-from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, SettingsError
+from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, SettingsError, TransientError
+from flywheel_assets.evaluation._inclusion import choose_rows, describe_inclusion
 from flywheel_assets.evaluation._judging import judge_answers, measure_judge_agreement
 from flywheel_assets.evaluation._scoring import (
     build_scored_rows,
@@ -34,6 +39,8 @@ from flywheel_assets.evaluation._scoring import (
     measure_agreement,
     stratify,
 )
+from flywheel_assets.evaluation._served import Question, open_server
+from flywheel_assets.evaluation.answers import ANSWERS_FILE, Answer, AnswerFile, make_answer_key
 from flywheel_assets.evaluation.canary import Phrases, find_canary, hash_phrases
 from flywheel_assets.evaluation.requests import (
     REPORT_FILE,
@@ -50,15 +57,15 @@ from flywheel_assets.models.generation import (
     SwitchableModel,
     choose_placement,
     compute_token_log_probabilities,
-    generate,
+    generate_in_batches,
     hash_adapter,
     hash_base_weights,
     load_adapters,
     require_train_extra,
     use_cpu_threads,
 )
-from flywheel_assets.models.own_process import build_main, find_finished_report, write_report
-from flywheel_assets.models.rendering import EncodedRow, Refusal, RowEncoder, prepare_targets
+from flywheel_assets.models.own_process import build_main, find_finished_report, read_report, write_report
+from flywheel_assets.models.rendering import EncodedRow, Refusal, RowEncoder, Target, prepare_targets
 from flywheel_assets.records import make_stable_id
 
 _MARGIN_TOKENS = 16  # over the longest reference: room to be wrong in before a generation counts as endless
@@ -69,6 +76,7 @@ _Row = tuple[Stratum, ExportedRow]
 _WRONG_SEED = 0  # of the sampled answers: every model draws with the same random numbers
 
 _Fitting = tuple[Stratum, ExportedRow, EncodedRow]
+_Write = Callable[[str | None, Mapping[str, Question], Set[str]], Iterator[dict[str, Answer]]]
 
 
 def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
@@ -83,7 +91,7 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     """
     require_train_extra("evaluating an adapter")
     started = time.monotonic()
-    use_cpu_threads(request.cpu_threads)
+    use_cpu_threads(request.options.cpu_threads)
     if (request.champion_adapter is None) != (request.champion_export_dir is None):
         raise SettingsError("champion_adapter and champion_export_dir belong together: give both or neither")
     if (request.anchor_adapter is None) != (request.anchor_export_dir is None):
@@ -95,41 +103,79 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
         adapters[Scored.ANCHOR] = request.anchor_adapter
     digests = {model: hash_adapter(Path(folder)) for model, folder in adapters.items()}
     base_sha256 = hash_base_weights(request.base_model)
-    identity = _compute_identity(request, base_sha256, digests)
     rows = _read_rows(request)
+    identity = _compute_identity(request, base_sha256, digests, len(rows))
     output = Path(request.output_dir)
     remedy = "Remove it to evaluate again."
+    if (output / REPORT_FILE).is_file():
+        # All rows are an answer as well to who asks for some of them.
+        whole = _compute_identity(request, base_sha256, digests, 0)
+        if read_report(output / REPORT_FILE, EvaluationReport).request_sha256 == whole:
+            identity = whole
     if finished := find_finished_report(output / REPORT_FILE, EvaluationReport, identity, remedy=remedy):
         _verify_rows(output, finished)
         # Both: a champion of another version with equal weights would never pass the registry's compare-and-swap.
         asked = (request.champion_version, digests.get(Scored.CHAMPION), request.anchor_version)
         if (finished.champion_version, finished.champion_sha256, finished.evidence.anchor) == asked:
             return finished
+    work = Path(request.work_dir)
+    work.mkdir(parents=True, exist_ok=True)
+    # An evaluator can outlive the run that started it; a retry of that run must not write into its answers.
+    lock = FileLock(work / "evaluator.lock", blocking=False)
+    try:
+        with lock:
+            return _evaluate(request, adapters, digests, base_sha256, identity, rows, started)
+    except Timeout as error:
+        raise TransientError(f"another evaluator is at work in {work}; run again when it has ended") from error
+
+
+def _evaluate(
+    request: EvaluationRequest,
+    adapters: Mapping[Scored, str],
+    digests: Mapping[Scored, str],
+    base_sha256: str,
+    identity: str,
+    rows: Sequence[_Row],
+    started: float,
+) -> EvaluationReport:
+    # First: a judge that is silent, or agrees with nobody, is known before the costly part.
+    agreement = None if request.judge is None else measure_judge_agreement(request.judge, rows)
     # Equal weights are loaded and scored once: the challenger often is the SFT adapter.
     distinct = {digests[model]: folder for model, folder in adapters.items()}
-    model = load_adapters(request.base_model, distinct, device=request.device)
+    model = load_adapters(request.base_model, distinct, device=request.options.device)
     encoder = RowEncoder(model.tokenizer, request.rendering)
-    kept = _select_fitting(model, encoder, rows, request)
-    if not kept:
+    fitting = _select_fitting(model, encoder, rows, request)
+    if not fitting:
         raise EmptyVersionError(f"none of {len(rows)} held-out rows can be scored; nothing can be decided")
-    # First: a judge that is silent, or agrees with nobody, is known before the costly part.
-    judge = None if request.judge is None else measure_judge_agreement(request.judge, rows)
+    judged = [(stratum, row) for stratum, row, _ in fitting]
+    chosen = choose_rows(judged, request.options.max_rows)
+    kept = [fitting[place] for place in chosen]
     incumbent = Scored.CHAMPION if Scored.CHAMPION in adapters else Scored.BASE
     sampled = {digests.get(scored) for scored in (incumbent, Scored.SFT, Scored.CHALLENGER)}
-    by_digest = {
-        digest: _score_model(
-            model, encoder, digest, kept, _choose_pairs_to_sample(kept, request) if digest in sampled else [], request
-        )
-        for digest in (None, *distinct)
-    }
+    scoring = _Scoring(request, model, encoder, kept, list(chosen.values()), _choose_pairs_to_sample(kept, request))
+    file = AnswerFile(Path(request.work_dir) / ANSWERS_FILE, scoring.identify_answers(base_sha256))
+    named = {} if request.options.server is None else request.options.server.model_names
+    served = {digests[scored]: named[scored.value] for scored in adapters if scored.value in named}
+    by_digest: dict[str | None, tuple[pa.Table, Phrases]] = {}
+    with scoring.open_writer(distinct, served, identity) as write:
+        for digest in (None, *distinct):
+            questions = scoring.list_questions(digest, with_samples=digest in sampled)
+            for each in (False, True):
+                wanted = {key: question for key, question in questions.items() if (question.sample is not None) is each}
+                for answers in write(digest, wanted, file.answers.keys()):
+                    file.append(answers)
+            by_digest[digest] = scoring.score(digest, questions, file.answers)
     tables = {
         scored: by_digest[digests.get(scored)][0] for scored in Scored if scored is Scored.BASE or scored in adapters
     }
     wrong_answers, wrong_answer_fall = compute_wrong_answers(tables, incumbent)
-    judged = None
-    if request.judge is not None and judge is not None and judge.is_enough:
-        texts = (by_digest[digests[Scored.CHALLENGER]][2], by_digest[digests.get(incumbent)][2])
-        judged = judge_answers(request.judge, [(stratum, row) for stratum, row, _ in kept], *texts)
+    preferred = None
+    if request.judge is not None and agreement is not None and agreement.is_enough:
+        texts = [
+            [file.answers[make_answer_key(digests.get(scored), row.pair_id, None)].text for _, row, _ in kept]
+            for scored in (Scored.CHALLENGER, incumbent)
+        ]
+        preferred = judge_answers(request.judge, [(stratum, row) for stratum, row, _ in kept], *texts)
     canary = find_canary(
         by_digest[digests[Scored.CHALLENGER]][1],
         by_digest[digests.get(incumbent)][1],
@@ -137,6 +183,7 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
         _list_taught_texts(request),
         request.canary_least_rows,
     )
+    output = Path(request.output_dir)
     with write_folder(output, replaces=True) as building:
         pq.write_table(join_models(tables), building / ROWS_FILE)
         report = EvaluationReport(
@@ -148,7 +195,7 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
             challenger_sha256=digests[Scored.CHALLENGER],
             sft_sha256=digests[Scored.SFT],
             rows_sha256=hash_file(building / ROWS_FILE),
-            rows_left_out=len(rows) - len(kept),
+            rows_left_out=len(rows) - len(fitting),
             scores=compute_scores_by_stratum(tables, incumbent, request.fall_tolerance_nats),
             evidence=compute_evidence(
                 tables,
@@ -158,31 +205,38 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
                 canary,
                 anchor=request.anchor_version,
                 agreement=measure_agreement(row for _, row in rows),
-                judge=judge,
-                judged=judged,
+                judge=agreement,
+                judged=preferred,
             ),
             seconds=time.monotonic() - started,
-            device=choose_placement(request.device)[0],
+            device=choose_placement(request.options.device)[0],
             wrong_answers=wrong_answers,
             wrong_answer_fall=wrong_answer_fall,
+            inclusion=describe_inclusion(judged, chosen),
+            generated_by="evaluator" if request.options.server is None else "server",
+            answers_taken_over=file.taken_over,
         )
         write_report(building / REPORT_FILE, report)
+    file.delete()
     return report
 
 
-def _compute_identity(request: EvaluationRequest, base_sha256: str, digests: dict[Scored, str]) -> str:
-    # Neither paths (a home may move), nor the batch size, nor the champion (see above), nor the sampled
-    # answers: they decide nothing, and an evaluation that is older than they are stays finished.
+def _compute_identity(request: EvaluationRequest, base_sha256: str, digests: dict[Scored, str], rows: int) -> str:
+    # Neither paths (a home may move), nor batches, nor the champion (see above), nor the sampled answers: they decide
+    # nothing, and an evaluation that is older than they are stays finished.
+    options = request.options
     asked = [request.manifest_sha256, base_sha256, digests[Scored.SFT], digests[Scored.CHALLENGER]]
-    judge = [] if request.judge is None else [request.judge.version]
-    settings = [
-        *judge,
-        request.max_new_tokens,
-        request.fall_tolerance_nats,
-        request.bootstrap_draws,
-        request.canary_least_rows,
-    ]
-    return hashlib.sha256(msgspec.json.encode([asked, settings, request.rendering], order="deterministic")).hexdigest()
+    settings = [options.max_new_tokens, request.fall_tolerance_nats, request.bootstrap_draws, request.canary_least_rows]
+    # As are those of before there were these options, wherever they change nothing.
+    younger: dict[str, Any] = {}
+    if options.max_rows is not None and rows > options.max_rows:
+        younger["max_rows"] = options.max_rows
+    if options.server is not None:
+        younger["server"] = [options.server.base_model, options.server.model_names]
+    if request.judge is not None:
+        younger["judge"] = request.judge.version
+    content = [asked, settings, request.rendering, *([younger] if younger else [])]
+    return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
 
 
 def _verify_rows(output: Path, report: EvaluationReport) -> None:
@@ -233,7 +287,7 @@ def _select_fitting(
         # The cut refused such rows already, unless it was for another recipe.
         if isinstance(each, Refusal):
             continue
-        if len(each.chosen) <= request.max_new_tokens and len(each.prompt) + len(each.chosen) <= window:
+        if len(each.chosen) <= request.options.max_new_tokens and len(each.prompt) + len(each.chosen) <= window:
             kept.append((stratum, row, each))
     return kept
 
@@ -246,67 +300,157 @@ def _choose_pairs_to_sample(fitting: Sequence[_Fitting], request: EvaluationRequ
         if stratum is Stratum.PRIMARY and row.rejected is not None
     ]
     first = sorted(pairs, key=lambda place: make_stable_id("sampled", fitting[place][1].pair_id))
-    return sorted(first[: request.max_sampled_rows]) if request.samples else []
+    return sorted(first[: request.options.max_sampled_rows]) if request.options.samples else []
 
 
-def _score_model(
-    model: SwitchableModel,
-    encoder: RowEncoder,
-    adapter: str | None,
-    fitting: Sequence[_Fitting],
-    sampled: Sequence[int],
-    request: EvaluationRequest,
-) -> tuple[pa.Table, Phrases, list[str]]:
-    """Score one model; also return the hashed phrases that it wrote, and its answers."""
-    encoded = [each for _, _, each in fitting]
-    targets = prepare_targets(encoder, [row for _, row, _ in fitting], encoded)
-    pairs = [place for place, each in enumerate(encoded) if each.rejected is not None]
-    chosen = [(each.prompt, each.chosen) for each in encoded]
-    rejected = [(encoded[place].prompt, encoded[place].rejected or []) for place in pairs]
-    most_tokens = max(target.tokens for target in targets) + _MARGIN_TOKENS
-    ends = {target.turn_end for target in targets}
-    with model.activate(adapter) as using:
-        prompts = [target.prompt for target in targets]
-        written = generate(using, model.tokenizer, prompts, most_tokens, request.batch_size, ends)
-        drawn = generate(
-            using,
-            model.tokenizer,
-            [targets[place].prompt for place in sampled for _ in range(request.samples)],
-            most_tokens,
-            request.batch_size,
-            ends,
-            temperature=request.temperature,
-            seed=_WRONG_SEED,
+class _Scoring:
+    """Asks models for answers to the same rows, and scores them."""
+
+    def __init__(
+        self,
+        request: EvaluationRequest,
+        model: SwitchableModel,
+        encoder: RowEncoder,
+        fitting: Sequence[_Fitting],
+        inclusion: Sequence[float],
+        sampled: Sequence[int],
+    ) -> None:
+        self._options, self._rendering = request.options, request.rendering
+        self._server_key_file, self._manifest_sha256 = request.server_key_file, request.manifest_sha256
+        self._model, self._encoder = model, encoder
+        self._fitting, self._inclusion, self._sampled = fitting, inclusion, sampled
+        self._rows = [row for _, row, _ in fitting]
+        self._targets = prepare_targets(encoder, self._rows, [each for _, _, each in fitting])
+        self._most_tokens = max(target.tokens for target in self._targets) + _MARGIN_TOKENS
+        self._device, _ = choose_placement(request.options.device)
+
+    def identify_answers(self, base_sha256: str) -> str:
+        """Return the digest of everything that decides an answer besides model, row and sample."""
+        server = self._options.server
+        return make_stable_id(
+            self._manifest_sha256,
+            base_sha256,
+            msgspec.to_builtins(self._rendering),
+            self._most_tokens,
+            self._options.temperature,
+            None if server is None else [server.url, server.base_model, dict(server.model_names)],
         )
-        # Scores need the logits of every position at once, generation only those of the last.
-        likelihood = compute_token_log_probabilities(using, [*chosen, *rejected], max(1, request.batch_size // 4))
-    log_p_rejected: Floats = np.full(len(fitting), np.nan)
-    log_p_rejected[pairs] = likelihood[len(chosen) :]
-    texts = [
-        encoder.read_answer(target, generation.tokens) for target, generation in zip(targets, written, strict=True)
-    ]
-    wrong: list[float | None] = [None] * len(fitting)
-    for position, place in enumerate(sampled):
-        row = fitting[place][1]
-        if (corrected := find_corrected(row.rejected or "", row.chosen)) is not None:
-            answers = [
-                encoder.read_answer(targets[place], generation.tokens)
-                for generation in drawn[position * request.samples : (position + 1) * request.samples]
-            ]
-            wrong[place] = float(np.mean([corrected.is_repeated_in(answer) for answer in answers]))
-    table = build_scored_rows(
-        [
-            (stratum, msgspec.structs.replace(row, chosen=target.reference))
-            for (stratum, row, _), target in zip(fitting, targets, strict=True)
-        ],
-        texts,
-        [generation.ended for generation in written],
-        likelihood[: len(chosen)],
-        log_p_rejected,
-        [len(each.chosen) for each in encoded],
-        wrong,
-    )
-    return table, hash_phrases((row.prompt for _, row, _ in fitting), texts), texts
+
+    def list_questions(self, digest: str | None, *, with_samples: bool) -> dict[str, Question]:
+        """List the answers that are wanted of a model by their key; the samples come last."""
+        wanted: list[tuple[int, int | None]] = [(place, None) for place in range(len(self._rows))]
+        if with_samples:
+            wanted += [(place, number) for place in self._sampled for number in range(self._options.samples)]
+        return {
+            make_answer_key(digest, self._rows[place].pair_id, sample): Question(
+                self._rows[place], self._targets[place], sample
+            )
+            for place, sample in wanted
+        }
+
+    @contextmanager
+    def open_writer(self, adapters: Mapping[str, str], named: Mapping[str, str], identity: str) -> Iterator[_Write]:
+        """Yield what writes the answers to questions: the model in memory, or the server with all models loaded."""
+        server = self._options.server
+        if server is None:
+            yield self._write
+            return
+        with (
+            open_server(
+                server,
+                self._server_key_file,
+                rendering=self._rendering,
+                is_chat=self._encoder.has_template,
+                max_new_tokens=self._most_tokens,
+            ) as models,
+            models.load(adapters, named, identity) as names,
+        ):
+
+            def ask(
+                digest: str | None, questions: Mapping[str, Question], written: Set[str]
+            ) -> Iterator[dict[str, Answer]]:
+                missing = {key: each for key, each in questions.items() if key not in written}
+                return models.write(names[digest], missing, self._find_temperature(questions))
+
+            yield ask
+
+    def _find_temperature(self, questions: Mapping[str, Question]) -> float | None:
+        samples = any(each.sample is not None for each in questions.values())
+        return self._options.temperature if samples else None
+
+    def _write(
+        self, digest: str | None, questions: Mapping[str, Question], written: Set[str]
+    ) -> Iterator[dict[str, Answer]]:
+        """Write the missing answers in the batches of all questions, so that each is what it would have been."""
+        keys, wanted = list(questions), list(questions.values())
+        with self._model.activate(digest) as using:
+            for batch in generate_in_batches(
+                using,
+                self._model.tokenizer,
+                [each.target.prompt for each in wanted],
+                self._most_tokens,
+                rows_per_batch=self._options.count_generation_rows(self._device),
+                tokens_per_batch=self._options.generation_tokens_per_batch,
+                turn_ends={target.turn_end for target in self._targets},
+                temperature=self._find_temperature(questions),
+                seed=_WRONG_SEED,
+                finished={place for place, key in enumerate(keys) if key in written},
+            ):
+                yield {
+                    keys[place]: Answer(
+                        self._encoder.read_answer(wanted[place].target, generation.tokens), generation.ended
+                    )
+                    for place, generation in batch.items()
+                }
+
+    def score(
+        self, digest: str | None, questions: Mapping[str, Question], answers: Mapping[str, Answer]
+    ) -> tuple[pa.Table, Phrases]:
+        """Score one model; also return the hashed phrases that it wrote."""
+        encoded = [each for _, _, each in self._fitting]
+        pairs = [place for place, each in enumerate(encoded) if each.rejected is not None]
+        chosen = [(each.prompt, each.chosen) for each in encoded]
+        rejected = [(encoded[place].prompt, encoded[place].rejected or []) for place in pairs]
+        with self._model.activate(digest) as using:
+            # Scores need the logits of every position at once, generation only those of the last.
+            likelihood = compute_token_log_probabilities(
+                using,
+                [*chosen, *rejected],
+                self._options.count_scoring_rows(self._device),
+                self._options.scoring_tokens_per_batch,
+            )
+        log_p_rejected: Floats = np.full(len(encoded), np.nan)
+        log_p_rejected[pairs] = likelihood[len(chosen) :]
+        said: dict[tuple[str, bool], list[Answer]] = defaultdict(list)
+        for key, question in questions.items():
+            said[question.row.pair_id, question.sample is not None].append(answers[key])
+        written = [said[row.pair_id, False][0] for row in self._rows]
+        texts = [answer.text for answer in written]
+        table = build_scored_rows(
+            [
+                (stratum, msgspec.structs.replace(row, chosen=self._find_reference(row, target)))
+                for (stratum, row, _), target in zip(self._fitting, self._targets, strict=True)
+            ],
+            texts,
+            [answer.ended for answer in written],
+            likelihood[: len(chosen)],
+            log_p_rejected,
+            [len(each.chosen) for each in encoded],
+            [_compute_wrong_share(row, said[row.pair_id, True]) for row in self._rows],
+            self._inclusion,
+        )
+        return table, hash_phrases((row.prompt for row in self._rows), texts)
+
+    def _find_reference(self, row: ExportedRow, target: Target) -> str:
+        # A server sends a tool call as a call, which is compared as people see it.
+        return target.reference if self._options.server is None else row.chosen
+
+
+def _compute_wrong_share(row: ExportedRow, drawn: Sequence[Answer]) -> float | None:
+    """Compute the share of sampled answers that still say what was corrected; None: none was sampled or corrected."""
+    if not drawn or (corrected := find_corrected(row.rejected or "", row.chosen)) is None:
+        return None
+    return float(np.mean([corrected.is_repeated_in(answer.text) for answer in drawn]))
 
 
 main = build_main(EvaluationRequest, evaluate_adapter)

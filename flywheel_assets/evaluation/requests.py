@@ -4,10 +4,10 @@ It needs neither torch nor lightgbm, and no report holds a user's text.
 """
 
 from enum import StrEnum
-from typing import Literal
 
 import msgspec
 
+from flywheel_assets.evaluation.options import EvaluationOptions
 from flywheel_assets.measures import classifiers
 from flywheel_assets.measures.texts import Interval
 from flywheel_assets.models.rendering import Rendering
@@ -50,6 +50,19 @@ class Stratum(StrEnum):
     """Outputs that held-out people accepted unedited: they must stay right."""
 
 
+class Inclusion(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows of a stratum that were scored, where there were more than `max_rows`."""
+
+    rows: int
+    of_rows: int
+    subjects: int
+    """All who had rows in it."""
+    days: int
+    of_days: int
+    least_probability: float
+    """Of a row to be in: the smallest of any person's; 1 where all rows are scored."""
+
+
 class EvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One evaluation; champion_* are None together before the first promotion."""
 
@@ -70,30 +83,21 @@ class EvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):
     output_dir: str
     """Appears by one rename."""
     work_dir: str
-    """Only error.json is written there."""
+    """For error.json, and for the answers that are written already: a killed evaluation goes on from them."""
     rendering: Rendering = Rendering()
     """Of the challenger's recipe: the prompts that serving sends."""
-    batch_size: int = 32
-    """Prompts generated for at once; likelihoods take a quarter of it."""
-    max_new_tokens: int = 1024
-    """Rows whose reference is longer are left out and counted."""
+    options: EvaluationOptions = EvaluationOptions()
+    """Of the application."""
+    server_key_file: str | None = None
+    """Holds the bearer token of the server that generates."""
     fall_tolerance_nats: float = 0.1
     """A chosen text has fallen when its log p is lower by more: bf16 alone moves it by some hundredths."""
     bootstrap_draws: int = 4000
     """Random weightings of the held-out subjects behind the interval that is shown."""
-    temperature: float = 0.7
-    """At which the product samples its answers."""
-    samples: int = 4
-    """Answers sampled for each primary pair by incumbent, SFT baseline and challenger; 0: none."""
-    max_sampled_rows: int = 500
-    """Most primary pairs that answers are sampled for; the first by hash."""
     judge: PairedJudge | None = None
     """Compares the answers of challenger and incumbent, if it agrees with held-out people; None: none does."""
     canary_least_rows: int = 5
     """Generations that must share a new phrase before it is looked at."""
-    cpu_threads: int = 1
-    """Threads of torch on a CPU; more pay for large models on idle cores only."""
-    device: Literal["auto", "cpu"] = "auto"
 
 
 class Scores(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +155,22 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     """Rate of wrong answers on primary rows by sampled model, mean over subjects; empty in older reports."""
     wrong_answer_fall: Interval | None = None
     """Incumbent − challenger, paired by row. Shown, never decisive."""
+    inclusion: dict[Stratum, Inclusion] = {}
+    """The scored share of each stratum; empty in older reports, which scored all rows."""
+    generated_by: str = "evaluator"
+    """"server" where the answers came from the application's `GenerationServer`."""
+    answers_taken_over: int = 0
+    """Answers that a killed evaluation of the same request had written before."""
+
+    def describe_rows(self) -> str:
+        """Say in one sentence how many held-out rows were scored."""
+        scored, there = (sum(getattr(each, name) for each in self.inclusion.values()) for name in ("rows", "of_rows"))
+        if not self.inclusion or scored == there:
+            return "All held-out rows were scored."
+        return (
+            f"{scored:,} of {there:,} held-out rows were scored, in proportion to people and days, every judge among "
+            "them; evaluation.max_rows changes that."
+        )
 
     def list_primary_ned(self) -> dict[str, float]:
         """Mean NED on primary rows by model."""

@@ -20,7 +20,7 @@ from flywheel_assets.models.rendering import load_tokenizer
 if TYPE_CHECKING:
     import torch
 
-_MOST_SCORED_TOKENS = 16_384
+MOST_SCORED_TOKENS = 16_384
 """Of one batch of scoring: a model of eight billion parameters holds some 2 GB of activations for them."""
 _MOST_LOGIT_BYTES = 2**29
 _FP32_CHUNK_BYTES = 2**26
@@ -176,51 +176,103 @@ def generate(
     temperature: float | None = None,
     seed: int = 0,
 ) -> list[Generation]:
-    """Generate in the order of the prompts; batches hold prompts of similar length, padded on the left.
+    """Generate in the order of the prompts; see `generate_in_batches`, whose batches are of `batch_size` prompts."""
+    written: dict[int, Generation] = {}
+    for batch in generate_in_batches(
+        model,
+        tokenizer,
+        encoded,
+        max_new_tokens,
+        rows_per_batch=batch_size,
+        turn_ends=turn_ends,
+        temperature=temperature,
+        seed=seed,
+    ):
+        written |= batch
+    return [written[row] for row in range(len(encoded))]
+
+
+def generate_in_batches(
+    model: Any,
+    tokenizer: Any,
+    encoded: Sequence[list[int]],
+    max_new_tokens: int,
+    *,
+    rows_per_batch: int = 64,
+    tokens_per_batch: int | None = None,
+    turn_ends: Set[int] = frozenset(),
+    temperature: float | None = None,
+    seed: int = 0,
+    finished: Set[int] = frozenset(),
+) -> Iterator[dict[int, Generation]]:
+    """Generate batch by batch; batches hold prompts of similar length, padded on the left.
 
     Args:
         model: loaded for inference.
         tokenizer: its own.
         encoded: the prompts as token ids, of `models.rendering`.
         max_new_tokens: a text without an end is cut off after so many.
-        batch_size: prompts written for at once.
+        rows_per_batch: most prompts written for at once.
+        tokens_per_batch: most tokens of a batch, padding and what may be written included; one prompt always fits.
         turn_ends: tokens that end a text besides those of the model's configuration.
         temperature: of the whole distribution that tokens are drawn from, which no top-k or top-p cuts; None: the most
             likely token.
-        seed: of the draws; the same prompts in the same order and batches give the same texts. The process keeps the
-            state of its own random numbers.
-    """
-    import torch
+        seed: of the draws; each batch begins with it plus its own number. So the same prompts in the same batches give
+            the same texts, whichever batches are left out. The process keeps the state of its own random numbers.
+        finished: places of prompts that need no text; a batch of nothing else is left out.
 
+    Yields:
+        The generations of one batch by the place of their prompt.
+    """
     sampling: dict[str, Any] = {"do_sample": False}
     if temperature is not None:
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-
     ends = list_end_tokens(model, tokenizer) | turn_ends
-    generations: list[Generation | None] = [None] * len(encoded)
-    with switch_to_inference(model), torch.inference_mode(), torch.random.fork_rng(enabled=temperature is not None):
-        if temperature is not None:
+    room = 0 if tokens_per_batch is None else max_new_tokens
+    batches = _make_batches([len(ids) + room for ids in encoded], rows_per_batch, tokens_per_batch)
+    for number, rows in enumerate(batches):
+        if set(rows) <= finished:
+            continue
+        prompts = [encoded[row] for row in rows]
+        written = _generate_batch(model, tokenizer, prompts, max_new_tokens, ends, sampling, seed + number)
+        yield dict(zip(rows, written, strict=True))
+
+
+def _generate_batch(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
+    ends: Set[int],
+    sampling: Mapping[str, Any],
+    seed: int,
+) -> list[Generation]:
+    import torch
+
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), tokenizer.pad_token_id)
+    mask = torch.zeros((len(prompts), width), dtype=torch.long)
+    for position, prompt in enumerate(prompts):
+        ids[position, width - len(prompt) :] = torch.tensor(prompt)
+        mask[position, width - len(prompt) :] = 1
+    draws = sampling["do_sample"]
+    with switch_to_inference(model), torch.inference_mode(), torch.random.fork_rng(enabled=draws):
+        if draws:
             torch.manual_seed(seed)
-        for rows in _make_batches([len(ids) for ids in encoded], batch_size):
-            width = max(len(encoded[row]) for row in rows)
-            ids = torch.full((len(rows), width), tokenizer.pad_token_id)
-            mask = torch.zeros((len(rows), width), dtype=torch.long)
-            for position, row in enumerate(rows):
-                ids[position, width - len(encoded[row]) :] = torch.tensor(encoded[row])
-                mask[position, width - len(encoded[row]) :] = 1
-            written = model.generate(
-                input_ids=ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                max_new_tokens=max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=sorted(ends),
-                **sampling,
-            )[:, width:].tolist()
-            for row, tokens in zip(rows, written, strict=True):
-                end = next((place for place, token in enumerate(tokens) if token in ends), None)
-                text = tokenizer.decode(tokens[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-                generations[row] = Generation(text, end is not None, tokens[:end])
-    return [generation for generation in generations if generation is not None]
+        written = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=max_new_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=sorted(ends),
+            **sampling,
+        )[:, width:].tolist()
+    generations: list[Generation] = []
+    for tokens in written:
+        end = next((place for place, token in enumerate(tokens) if token in ends), None)
+        text = tokenizer.decode(tokens[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        generations.append(Generation(text, end is not None, tokens[:end]))
+    return generations
 
 
 def list_end_tokens(model: Any, tokenizer: Any) -> set[int]:
@@ -231,20 +283,24 @@ def list_end_tokens(model: Any, tokenizer: Any) -> set[int]:
 
 
 def compute_token_log_probabilities(
-    model: Any, rows: Sequence[tuple[list[int], list[int]]], batch_size: int = 64
+    model: Any,
+    rows: Sequence[tuple[list[int], list[int]]],
+    batch_size: int = 64,
+    tokens_per_batch: int = MOST_SCORED_TOKENS,
 ) -> "np.ndarray[Any, np.dtype[np.float64]]":
     """Compute the log probability of each row's completion ids given its prompt ids, in nats.
 
-    Memory is bounded by tokens, not by rows: a batch holds at most `batch_size` rows, 16,384 tokens and 512 MiB of
-    logits (or one row). No logits are made where all rows of a batch still read their prompts, and fp32 copies of
-    logits are made for 64 MiB at once. 64 rows of 1,024 tokens over 128,256 words would take 50 GB in one piece.
+    Memory is bounded by tokens, not by rows: a batch holds at most `batch_size` rows, `tokens_per_batch` tokens with
+    padding, and 512 MiB of logits (or one row). No logits are made where all rows of a batch still read their prompts,
+    and fp32 copies of logits are made for 64 MiB at once. 64 rows of 1,024 tokens over 128,256 words would take 50 GB
+    in one piece.
     """
     import torch
 
     scores = np.zeros(len(rows))
     lengths = [len(prompt) + len(completion) for prompt, completion in rows]
     head = _examine_head(model)
-    most_tokens = min(_MOST_SCORED_TOKENS, _MOST_LOGIT_BYTES // head.bytes_per_token)
+    most_tokens = min(tokens_per_batch, _MOST_LOGIT_BYTES // head.bytes_per_token)
     with switch_to_inference(model), torch.inference_mode():
         for batch in _make_batches(lengths, batch_size, most_tokens):
             width = max(lengths[row] for row in batch)

@@ -79,6 +79,10 @@ def advise_on_memory(request: object) -> str:
     Args:
         request: of a training or an evaluation; its recipe is asked first.
     """
+    if (options := getattr(request, "options", None)) is not None:
+        names = ("generation_tokens_per_batch", "scoring_tokens_per_batch")
+        listed = " and ".join(f"`{name}` (now {getattr(options, name):,})" for name in names)
+        return f"Lower {listed} of the application's `evaluation`, or give it more memory."
     recipe = getattr(request, "recipe", None)
     batch_size = getattr(recipe, "batch_size", None)
     lengths = ("max_length", "max_tokens")

@@ -17,7 +17,6 @@ from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -25,11 +24,11 @@ import numpy as np
 import pyarrow as pa
 
 from flywheel_assets.curation.policy.verdicts import Action, Evidence, Hazard, Judgement, Verdict
+from flywheel_assets.models.endpoints.addresses import LOOPBACK, find_address_fault
+from flywheel_assets.models.endpoints.exchange import UnansweredError, exchange, open_client, read_completion
 from flywheel_assets.ranges import Checked, Count, CountOrZero, Name, Positive
 from flywheel_assets.records import Reason
 from flywheel_assets.screening._verdict_cache import Answer, VerdictCache
-
-LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 
 RUBRIC = """You decide whether texts that users wrote may be used to train a language model.
 You are given a JSON object with `items`. Each item has an `id`, the `prompt` of a conversation, the `output` of the
@@ -79,14 +78,6 @@ class _GivenList(msgspec.Struct, forbid_unknown_fields=True):
     verdicts: list[_Given]
 
 
-class _UnansweredError(Exception):
-    """The reason that one request gave no answer; its message holds no user text."""
-
-    def __init__(self, why: str, *, may_pass: bool) -> None:
-        super().__init__(why)
-        self.may_pass = may_pass
-
-
 @dataclass(frozen=True, kw_only=True)
 class JudgeCheck(Checked):
     """Asks a judge about every row that no other check objects to (`Policy.outside`)."""
@@ -120,15 +111,8 @@ class JudgeCheck(Checked):
     today: Callable[[], date] = field(default=lambda: datetime.now(UTC).date(), repr=False, compare=False)
 
     def _check_together(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise self.build_range_error("url", self.url, "an http(s) URL with a host")
-        if parts.hostname not in self.allowed_hosts:
-            hosts = ", ".join(sorted(self.allowed_hosts))
-            valid = f"a host that is allowed: {hosts}. User text goes there: add it to allowed_hosts if that is meant"
+        if (valid := find_address_fault(self.url, self.allowed_hosts)) is not None:
             raise self.build_range_error("url", self.url, valid)
-        if parts.scheme == "http" and parts.hostname not in LOOPBACK:
-            raise self.build_range_error("url", self.url, "https: it would send user text unencrypted")
 
     @property
     def version(self) -> str:
@@ -186,18 +170,9 @@ class JudgeCheck(Checked):
         if not batches:
             return answers, complaints
         failures = _FailuresInARow(self.give_up_after)
-        headers = {}
-        if self.api_key_file is not None:
-            headers["authorization"] = f"Bearer {self.api_key_file.read_text().strip()}"
-        # No redirects and no proxies from the environment: text goes to the allowed host or nowhere.
+        key = None if self.api_key_file is None else self.api_key_file.read_text().strip()
         with (
-            httpx.Client(
-                headers=headers,
-                timeout=self.timeout_s,
-                trust_env=False,
-                follow_redirects=False,
-                transport=self.transport,
-            ) as client,
+            open_client(key, self.timeout_s, self.transport) as client,
             ThreadPoolExecutor(self.concurrent_requests) as threads,
         ):
             for batch, result in zip(
@@ -227,7 +202,7 @@ class JudgeCheck(Checked):
                 self.sleep(2.0**attempt / 2)
             try:
                 answers = self._ask_once(client, batch)
-            except _UnansweredError as error:
+            except UnansweredError as error:
                 why = str(error)
                 if not error.may_pass:
                     break
@@ -247,11 +222,11 @@ class JudgeCheck(Checked):
         try:
             given = msgspec.json.decode(_remove_fence(content), type=_GivenList).verdicts
         except msgspec.DecodeError:
-            raise _UnansweredError("the answer is not the JSON that was asked for", may_pass=True) from None
+            raise UnansweredError("the answer is not the JSON that was asked for", may_pass=True) from None
         if sorted(each.id for each in given) != sorted(ids):
-            raise _UnansweredError("the answer is not about the rows that were asked about", may_pass=True)
+            raise UnansweredError("the answer is not about the rows that were asked about", may_pass=True)
         if any(not 0 <= each.score <= 1 for each in given):
-            raise _UnansweredError("the answer has a score outside 0 to 1", may_pass=True)
+            raise UnansweredError("the answer has a score outside 0 to 1", may_pass=True)
         return {ids[each.id]: Answer(each.verdict.value, each.category, each.score) for each in given}
 
     def _build_body(self, rows: Mapping[str, Mapping[str, str | None]]) -> dict[str, Any]:
@@ -279,33 +254,12 @@ class JudgeCheck(Checked):
 
     def _fetch_content(self, client: httpx.Client, body: Mapping[str, Any]) -> str:
         """Return the text of the one choice."""
-        # httpx's time-outs are per read: a server that drips a byte a second would never run into one.
-        deadline = time.monotonic() + self.timeout_s
-        received = bytearray()
-        try:
-            with client.stream("POST", f"{self.url.rstrip('/')}/chat/completions", json=body) as response:
-                for chunk in response.iter_bytes():
-                    received += chunk
-                    if time.monotonic() > deadline:
-                        raise _UnansweredError(f"no answer within {self.timeout_s:g} s", may_pass=True)
-                    if len(received) > _LONGEST_ANSWER_BYTES:
-                        raise _UnansweredError("the answer is too long", may_pass=False)
-        except httpx.HTTPError as error:
-            raise _UnansweredError(f"not reached ({type(error).__name__})", may_pass=True) from None
-        if response.status_code != 200:
-            passing = response.status_code == 429 or response.status_code >= 500
-            raise _UnansweredError(f"answered with status {response.status_code}", may_pass=passing)
-        try:
-            choices = json.loads(bytes(received))["choices"]
-            content = choices[0]["message"]["content"]
-        except (ValueError, KeyError, IndexError, TypeError):
-            raise _UnansweredError("the answer is no chat completion", may_pass=True) from None
+        url = f"{self.url.rstrip('/')}/chat/completions"
+        message = read_completion(exchange(client, "POST", url, body, self.timeout_s)).choice.get("message")
+        content = message.get("content") if isinstance(message, dict) else None
         if not isinstance(content, str):
-            raise _UnansweredError("the answer is no chat completion", may_pass=True)
+            raise UnansweredError("the answer is no chat completion", may_pass=True)
         return content
-
-
-_LONGEST_ANSWER_BYTES = 2**20
 
 
 def _hash_row(row: Mapping[str, str | None]) -> str:
@@ -346,5 +300,5 @@ def _parse_guard_answer(content: str) -> Answer:
         return Answer(Action.PASS.value, None, 1.0)
     numbers = [part.strip().upper() for part in ",".join(lines[1:]).split(",") if part.strip()]
     if lines[0].strip() != "unsafe" or any(number not in _GUARD_HAZARDS for number in numbers):
-        raise _UnansweredError("the answer is neither safe nor unsafe", may_pass=True)
+        raise UnansweredError("the answer is neither safe nor unsafe", may_pass=True)
     return Answer(Action.QUARANTINE.value, _GUARD_HAZARDS[numbers[0]] if numbers else None, 1.0)

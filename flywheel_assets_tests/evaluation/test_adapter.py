@@ -8,16 +8,20 @@ from typing import Any
 import msgspec
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from flywheel_assets.errors import (
     EmptyVersionError,
     ManifestMismatchError,
     SettingsError,
+    TransientError,
     VersionConflictError,
 )
 from flywheel_assets.evaluation.adapter import evaluate_adapter, main
+from flywheel_assets.evaluation.options import EvaluationOptions, GenerationServer
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Stratum
-from flywheel_assets.lake.versions.exports import ExportSet, hash_manifest
+from flywheel_assets.lake.versions.exports import ExportSet, hash_manifest, read_manifest, read_rows
+from flywheel_assets.models import generation
 from flywheel_assets.models.generation import (
     compute_token_log_probabilities,
     generate,
@@ -25,7 +29,8 @@ from flywheel_assets.models.generation import (
     load_model,
     silence_libraries,
 )
-from flywheel_assets.models.rendering import Rendering, RowEncoder, encode_rows
+from flywheel_assets.models.rendering import Rendering, RowEncoder, encode_rows, load_tokenizer
+from flywheel_assets_tests.evaluation.model_server import serve
 from flywheel_assets_tests.training.small_world import rows_of_a_week, save_base, write_request, write_version
 
 Adapters = Callable[[str], Path]
@@ -74,9 +79,9 @@ def request_for(base: Path, adapters: Adapters, export: Path, tmp_path: Path) ->
             "output_dir": str(tmp_path / "evaluation"),
             "work_dir": str(tmp_path / "work"),
             "bootstrap_draws": 50,
-            "device": "cpu",
         }
-        return EvaluationRequest(**{**values, **changes})
+        options = {name: changes.pop(name) for name in list(changes) if name in EvaluationOptions.__dataclass_fields__}
+        return EvaluationRequest(**{**values, "options": EvaluationOptions(**{"device": "cpu", **options}), **changes})
 
     return make
 
@@ -185,7 +190,9 @@ def test_scores_do_not_depend_on_batches_or_on_the_other_adapters(
     alone = compute_token_log_probabilities(model, [(row.prompt, row.chosen) for row in encoded], 1)
     scored = whole.scores[Scored.CHALLENGER][Stratum.REGRESSION]
     assert scored.log_p_chosen == pytest.approx(alone.mean(), rel=1e-5)
-    smaller = evaluate_adapter(request_for(batch_size=5, output_dir=str(tmp_path / "smaller")))
+    smaller = evaluate_adapter(
+        request_for(generation_rows_per_batch=5, scoring_rows_per_batch=1, output_dir=str(tmp_path / "smaller"))
+    )
     assert smaller.evidence.missing_end == whole.evidence.missing_end
     assert smaller.evidence.challenger_ned == pytest.approx(whole.evidence.challenger_ned)
 
@@ -204,7 +211,7 @@ def test_the_same_request_again_returns_what_is_there(
 ) -> None:
     first = evaluate_adapter(request_for())
     monkeypatch.setattr("flywheel_assets.evaluation.adapter.load_adapters", _must_not_load)
-    assert evaluate_adapter(request_for(batch_size=3)) == first
+    assert evaluate_adapter(request_for(generation_rows_per_batch=3)) == first
     with pytest.raises(VersionConflictError, match="another request"):
         evaluate_adapter(request_for(fall_tolerance_nats=5.0))
     (tmp_path / "evaluation" / "rows.parquet").write_bytes(b"PAR1")
@@ -288,6 +295,102 @@ def test_the_process_leaves_its_error_and_exit_code(
     assert (failure["error"], failure["is_transient"]) == ("ManifestMismatchError", False)
     assert msgspec.json.decode(capfd.readouterr().err.splitlines()[-1]) == failure
     assert not (tmp_path / "evaluation").exists()
+
+
+@pytest.mark.long
+def test_a_killed_evaluation_goes_on_from_what_it_had_written(
+    request_for: Callable[..., EvaluationRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was killed at the last of four models began with the first again, for hours."""
+    asked = {"generation_rows_per_batch": 4, "samples": 2}
+    began: list[int] = []
+    killed_at = 0
+
+    def generate_batch(*arguments: Any) -> Any:
+        began.append(len(arguments[2]))
+        if len(began) == killed_at:
+            raise KeyboardInterrupt
+        return generate_whole(*arguments)
+
+    generate_whole = generation._generate_batch
+    monkeypatch.setattr(generation, "_generate_batch", generate_batch)
+    straight = evaluate_adapter(request_for(**asked, output_dir=str(tmp_path / "straight")))
+    assert straight.answers_taken_over == 0
+    batches, killed_at = len(began), 9
+    began.clear()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_adapter(request_for(**asked))
+    answers = tmp_path / "work" / "answers.jsonl"
+    written = answers.read_bytes()
+    answers.write_bytes(written[:-20])
+    began.clear()
+    killed_at = 0
+    report = evaluate_adapter(request_for(**asked))
+    # Eight batches were written, and the last line of the eighth is torn.
+    assert len(began) == batches - 7
+    assert report.answers_taken_over == written.count(b"\n") - 2
+    assert not answers.exists()
+    assert msgspec.structs.replace(report, seconds=0.0, answers_taken_over=0) == msgspec.structs.replace(
+        straight, seconds=0.0
+    )
+
+
+def test_two_evaluators_never_write_into_the_same_answers(
+    request_for: Callable[..., EvaluationRequest], tmp_path: Path
+) -> None:
+    (tmp_path / "work").mkdir()
+    with FileLock(tmp_path / "work" / "evaluator.lock"), pytest.raises(TransientError, match="another evaluator"):
+        evaluate_adapter(request_for())
+
+
+@pytest.mark.long
+def test_of_more_rows_than_wanted_a_sample_is_scored_and_the_report_says_which_share(
+    request_for: Callable[..., EvaluationRequest], tmp_path: Path
+) -> None:
+    whole = evaluate_adapter(request_for(samples=0))
+    assert whole.describe_rows() == "All held-out rows were scored."
+    # All rows are an answer to who asks for some: an upgrade that began to cap them refused finished evaluations.
+    assert evaluate_adapter(request_for(samples=0, max_rows=1)) == whole
+    capped = evaluate_adapter(request_for(samples=0, max_rows=1, output_dir=str(tmp_path / "capped")))
+    for stratum, scores in capped.scores[Scored.CHALLENGER].items():
+        assert scores.rows == scores.subjects == whole.scores[Scored.CHALLENGER][stratum].subjects
+        found = capped.inclusion[stratum]
+        assert (found.rows, found.of_rows) == (scores.rows, whole.scores[Scored.CHALLENGER][stratum].rows)
+    assert "17 held-out rows were scored" in capped.describe_rows()
+    rows = pq.read_table(tmp_path / "capped" / "rows.parquet").to_pylist()
+    assert all(0 < row["inclusion_probability"] <= 1 for row in rows)
+    assert capped.request_sha256 != whole.request_sha256
+
+
+@pytest.mark.long
+def test_a_server_writes_the_answers_and_the_weights_score(
+    request_for: Callable[..., EvaluationRequest], base: Path, export: Path, tmp_path: Path
+) -> None:
+    """The adapter that is loaded last writes what the user wanted, every other model what the user had corrected."""
+    manifest = read_manifest(export)
+    rows = [row for which in (ExportSet.HOLDOUT, ExportSet.REGRESSION) for row in read_rows(export, manifest, which)]
+    local = evaluate_adapter(request_for(samples=2))
+    encoded = encode_rows(RowEncoder(load_tokenizer(str(base)), Rendering()), rows)
+    by_prompt = {tuple(each.prompt): row for row, each in zip(rows, encoded, strict=True)}
+    with serve() as server:
+
+        def say(body: dict[str, Any]) -> str:
+            row = by_prompt[tuple(body["prompt"])]
+            challenger = server.list_asked("load_lora_adapter")[-1]["lora_name"]
+            return row.chosen if body["model"] == challenger else row.rejected or row.chosen
+
+        server.say = say
+        options = GenerationServer(url=server.url, base_model="base", concurrent_requests=4)
+        report = evaluate_adapter(request_for(samples=2, server=options, output_dir=str(tmp_path / "served")))
+        assert set(server.names) == {"base"}
+    assert report.generated_by == "server"
+    primary = {model: report.scores[model][Stratum.PRIMARY] for model in report.scores}
+    assert (primary[Scored.CHALLENGER].ned, primary[Scored.CHALLENGER].zero_edit) == (0.0, 1.0)
+    assert primary[Scored.BASE].ned > 0.2
+    assert report.wrong_answers[Scored.CHALLENGER].mean == 0.0
+    assert report.wrong_answers[Scored.SFT].mean == 1.0
+    assert primary[Scored.CHALLENGER].log_p_chosen == local.scores[Scored.CHALLENGER][Stratum.PRIMARY].log_p_chosen
+    assert report.request_sha256 != local.request_sha256
 
 
 def _must_not_load(*_: Any, **__: Any) -> None:

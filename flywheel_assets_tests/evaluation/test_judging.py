@@ -10,6 +10,7 @@ import pytest
 from flywheel_assets.errors import TransientError
 from flywheel_assets.evaluation._judging import judge_answers, measure_judge_agreement
 from flywheel_assets.evaluation.adapter import evaluate_adapter
+from flywheel_assets.evaluation.options import EvaluationOptions
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Stratum
 from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, hash_manifest
 from flywheel_assets.measures.texts import SubjectMeans
@@ -78,7 +79,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> EvaluationRequest:
     export = small_world.write_version(root / "export", rows)
     trained = small_world.request(export, small_world.trained_base(), root, preference_epochs=0.0)
     train_adapter(trained)
-    return small_world.evaluation_of(trained, samples=0)  # type: ignore[no-any-return]
+    return small_world.evaluation_of(trained, options=EvaluationOptions(samples=0))  # type: ignore[no-any-return]
 
 
 def evaluate(asked: EvaluationRequest, folder: Path, **judge: Any) -> EvaluationReport:

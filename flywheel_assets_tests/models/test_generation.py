@@ -29,10 +29,10 @@ def encode(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
     return [encoder.encode_prompt(prompt) for prompt in prompts]
 
 
-def log_p(model: Any, tokenizer: Any, prompts: Sequence[str], texts: Sequence[str], batch_size: int = 64) -> Any:
+def log_p(model: Any, tokenizer: Any, prompts: Sequence[str], texts: Sequence[str], **batches: int) -> Any:
     rows = [exported(n, *each, None, "u") for n, each in enumerate(zip(prompts, texts, strict=True))]
     encoded = encode_rows(RowEncoder(tokenizer, Rendering()), rows)
-    return compute_token_log_probabilities(model, [(row.prompt, row.chosen) for row in encoded], batch_size)
+    return compute_token_log_probabilities(model, [(row.prompt, row.chosen) for row in encoded], **batches)
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +109,12 @@ def test_scoring_in_small_pieces_gives_what_scoring_at_once_gives(
     texts = ["time.sleep(7)", "nonsense", "", "x" * 30, "tickets = sorted(tickets)", "bus.send(61, loans)"]
     at_once = log_p(model, tokenizer, PROMPTS, texts)
     shapes: list[tuple[int, ...]] = []
-    monkeypatch.setattr(generation, "_MOST_SCORED_TOKENS", 40)
     monkeypatch.setattr(generation, "_FP32_CHUNK_BYTES", 4 * 3 * len(tokenizer))
     handle = model.register_forward_hook(lambda _module, _inputs, output: shapes.append(tuple(output.logits.shape)))
     try:
-        np.testing.assert_allclose(log_p(model, tokenizer, PROMPTS, texts), at_once, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            log_p(model, tokenizer, PROMPTS, texts, tokens_per_batch=40), at_once, rtol=1e-5, atol=1e-5
+        )
     finally:
         handle.remove()
     assert len(shapes) > 2

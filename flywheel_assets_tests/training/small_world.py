@@ -276,7 +276,11 @@ def request(export: Path, base: Path, root: Path, **recipe: Any) -> Any:
 
 
 def evaluation_of(trained: Any, **changes: Any) -> Any:
-    """A request to evaluate the finished training of a request against its base model, next to it."""
+    """A request to evaluate the finished training of a request against its base model, next to it.
+
+    A change that names one of the application's options is one of them.
+    """
+    from flywheel_assets.evaluation.options import EvaluationOptions
     from flywheel_assets.evaluation.requests import EvaluationRequest
 
     root = Path(trained.output_dir).parent
@@ -289,7 +293,8 @@ def evaluation_of(trained: Any, **changes: Any) -> Any:
         "output_dir": str(root / "evaluation"),
         "work_dir": str(root / "evaluation_work"),
     }
-    return EvaluationRequest(**{**values, **changes})
+    chosen = {name: changes.pop(name) for name in list(changes) if name in EvaluationOptions.__dataclass_fields__}
+    return EvaluationRequest(**{**values, "options": EvaluationOptions(**chosen), **changes})
 
 
 def write_request(path: Path, asked: Any) -> Path:

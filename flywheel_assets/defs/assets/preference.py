@@ -35,6 +35,7 @@ from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.models.registry import ModelRegistry
 from flywheel_assets.models.trainability import TrainabilityCheck
 from flywheel_assets.promotion.text_limits import decide
+from flywheel_assets.settings import read_settings
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest, decode_training_report
 
 CURATE_CODE_VERSION = "4"
@@ -130,6 +131,7 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
     ) -> dg.MaterializeResult[None]:
         folder, serving = opponents.folder, opponents.serving
         anchor = find_anchor(stores.versions(application.name), serving) if serving else None
+        key_file = read_settings().model_server_key_file
         request = EvaluationRequest(
             export_dir=str(folder.export),
             manifest_sha256=hash_manifest(folder.export),
@@ -143,8 +145,9 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
             anchor_export_dir=str(anchor.export) if anchor and anchor != serving else None,
             anchor_adapter=str(anchor.training / "adapter") if anchor and anchor != serving else None,
             rendering=application.recipe.rendering,
-            temperature=application.recipe.serving_temperature,
             judge=application.judge,
+            options=application.evaluation.resolve_temperature(application.recipe.serving_temperature),
+            server_key_file=None if key_file is None else str(key_file.expanduser().absolute()),
             output_dir=str(folder.evaluation),
             work_dir=str(stores.scratch("evaluation", application.name, folder.version)),
         )
@@ -156,6 +159,7 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
             metadata={
                 "scores": build_scores_table(report),
                 "ned_by_model": plot,
+                "rows": report.describe_rows(),
                 "held_out_subjects": report.evidence.ned_gain.clusters,
                 "same_text_pairs": report.evidence.same_text_pairs,
                 "judge": "none" if report.evidence.judge is None else report.evidence.judge.describe(),

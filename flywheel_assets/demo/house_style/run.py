@@ -17,6 +17,7 @@ from rich.table import Table
 
 from flywheel_assets.demo.house_style._smollm2 import ensure_smollm2
 from flywheel_assets.evaluation.adapter import evaluate_adapter
+from flywheel_assets.evaluation.options import EvaluationOptions
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Stratum
 from flywheel_assets.lake.versions.exports import (
     ExportedRow,
@@ -138,8 +139,7 @@ def play(base: Path, root: Path, *, seed: int, pairs: int, held_out: int) -> Hou
             output_dir=str(root / "evaluation"),
             work_dir=str(root / "work"),
             rendering=recipe.rendering,
-            batch_size=16,
-            device="cpu",
+            options=EvaluationOptions(generation_rows_per_batch=16, device="cpu"),
         )
     )
     tested = asked[pairs:]
