@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from flywheel_assets.errors import SettingsError, TransientError
@@ -100,6 +102,14 @@ def test_few_unanswered_pairs_are_left_out() -> None:
         assert [each and each.value for each in ask_preferences(judge, PAIRS)] == [1, -1, 0, 0, None]
         with pytest.raises(TransientError, match="answered 3 of 4"):
             ask_preferences(judge_of(server.url, pairs_per_request=1), PAIRS)
+
+
+def test_it_travels_to_the_evaluator_as_json_and_its_opinions_depend_on_its_version() -> None:
+    judge = judge_of("http://127.0.0.1:1/v1", api_key_file="/keys/judge")
+    assert msgspec.json.decode(msgspec.json.encode(judge), type=PairedJudge) == judge
+    assert replace(judge, url="http://localhost:2/v1", timeout_s=9.0).version == judge.version
+    changed = ({"model": "large"}, {"question": "Which?"}, {"min_agreement": 0.7}, {"max_pairs": 3})
+    assert len({replace(judge, **each).version for each in changed} | {judge.version}) == 5
 
 
 def test_a_pair_that_is_too_long_is_not_sent() -> None:
