@@ -324,10 +324,7 @@ def plot_watch(
     power: dict[tuple[str, int, float, float], Power],
     path: Path,
 ) -> None:
-    """Draw false take-backs by test, and the share of worse models taken back by day.
-
-    Forms and line styles tell the series apart without colours.
-    """
+    """Draw false take-backs by test, and the share of worse models taken back by day, apart without colours, too."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -428,8 +428,10 @@ def plot_gate(bounds: Bounds, routes: dict[tuple[int, float], dict[str, Counted]
     left.errorbar(range(len(cells)), shares, reach, fmt="o", color="#0072B2", label=SHIPPED, markersize=5, linewidth=1)
     left.axhline(0.05, color="#000000", linewidth=0.8, linestyle="--")
     left.annotate(".05", (len(cells) - 0.6, 0.05), fontsize=7, va="bottom")
-    left.set_xticks(range(len(cells)), [str(n) for _, n in cells])
-    left.set_xlabel("subjects: " + ", ".join(SHAPES) + "; the worst numbers of rows", fontsize=7)
+    # The name of a shape stands under its middle number of subjects.
+    named = [f"{n}\n{shape if n == SUBJECTS[1] else ''}" for shape, n in cells]
+    left.set_xticks(range(len(cells)), named)
+    left.set_xlabel("subjects; the worst numbers of rows", fontsize=8)
     left.set_ylabel("gains that are none, proven at .025", fontsize=8)
     styles = dict(zip(SUBJECTS, ((":", "^"), ("--", "s"), ("-", "o")), strict=True))
     for subjects, (style, form) in styles.items():
