@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats  # noqa: TID253  (a benchmark is started on its own)
 
+from benchmarks.shares import Counted
 from flywheel_assets.measures.live_arms import Arm, compute_p_value, find_look
 
 Floats = npt.NDArray[np.float64]
@@ -32,6 +33,7 @@ DAYS = 90
 ALPHA = 0.05
 MARGIN = 0.1
 SHAPES = ("alike", "prolific", "rare sufferers", "rare losses", "weekly", "newcomers")
+SPLITS = (0.05, 0.5, 0.95)
 SHARES = (0.05, 0.1, 0.5)
 PEOPLE = (400, 2000)
 HARMS = (0.05, 0.1, 0.2)
@@ -202,31 +204,47 @@ TESTS: dict[str, Callable[[Traffic], int | None]] = {
 }
 
 
-def measure_errors(replications: int) -> dict[tuple[str, int, float], dict[str, float]]:
-    """Measure the share of equal models taken back within 90 days: by shape, people, share and test."""
+def measure_errors(replications: int) -> dict[tuple[str, int, float], dict[str, Counted]]:
+    """Count the equal models taken back within 90 days: by shape, people, share and test."""
     found = {}
     for shape in SHAPES:
         for people in PEOPLE:
-            for share in (0.05, 0.5, 0.95):
+            for share in SPLITS:
                 random = np.random.default_rng([people, int(share * 100)])
                 taken = dict.fromkeys(TESTS, 0)
                 for _ in range(replications):
                     traffic = draw_traffic(shape, people, share, 0.0, random)
                     for name, test in TESTS.items():
                         taken[name] += test(traffic) is not None
-                found[shape, people, share] = {name: count / replications for name, count in taken.items()}
+                found[shape, people, share] = {name: Counted(count, replications) for name, count in taken.items()}
     return found
 
 
-def print_errors(found: dict[tuple[str, int, float], dict[str, float]]) -> None:
-    """Print one line per test: its largest share of equal models taken back."""
+def find_worst(found: dict[tuple[str, int, float], dict[str, Counted]], shape: str, people: int, test: str) -> Counted:
+    """Find the split of people at which a test takes most equal models back."""
+    of_split = (each[test] for (named, number, _), each in found.items() if (named, number) == (shape, people))
+    return max(of_split, key=lambda counted: counted.count)
+
+
+def print_errors(found: dict[tuple[str, int, float], dict[str, Counted]]) -> None:
+    """Print one line per test, its largest share of equal models taken back, then the shipped test's intervals."""
     header = [f"{shape} {people}" for shape in SHAPES for people in PEOPLE]
     print(f"| equal models taken back, the worst of 5, 50 and 95 % | {' | '.join(header)} |")
     print("|---" * (len(header) + 1) + "|")
-    shares = sorted({share for _, _, share in found})
     for name in TESTS:
-        cells = [max(found[shape, people, share][name] for share in shares) for shape in SHAPES for people in PEOPLE]
+        cells = [find_worst(found, shape, people, name).share for shape in SHAPES for people in PEOPLE]
         print(f"| {name} | {' | '.join(f'{cell:.3f}' for cell in cells)} |", flush=True)
+    print(
+        "\n| shipped | " + " | ".join(f"{people} people, {share:.0%}" for people in PEOPLE for share in SPLITS) + " |"
+    )
+    print("|---" * (len(PEOPLE) * len(SPLITS) + 1) + "|")
+    for shape in SHAPES:
+        shown = [found[shape, people, share][SHIPPED].describe() for people in PEOPLE for share in SPLITS]
+        print(f"| {shape} | {' | '.join(shown)} |", flush=True)
+    (shape, people, share), worst = max(found.items(), key=lambda item: item[1][SHIPPED].count)
+    print(
+        f"\nworst case, shipped: {worst[SHIPPED].describe()}, {shape}, {people} people, {share:.0%} on the newer model"
+    )
 
 
 @dataclass(frozen=True)
@@ -302,36 +320,49 @@ def measure_power(replications: int) -> dict[tuple[str, int, float, float], Powe
 
 
 def plot_watch(
-    errors: dict[tuple[str, int, float], dict[str, float]],
+    errors: dict[tuple[str, int, float], dict[str, Counted]],
     power: dict[tuple[str, int, float, float], Power],
     path: Path,
 ) -> None:
-    """Draw false take-backs by test, and the share of worse models taken back by day."""
+    """Draw false take-backs by test, and the share of worse models taken back by day, apart without colours, too."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    figure = Figure(figsize=(10.4, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    colours = ("#D55E00", "#E69F00", "#CC79A7", "#56B4E9", "#0072B2", "#009E73")
+    forms = zip(TESTS, "sDv^x", ("#888888", "#888888", "#555555", "#555555", "#222222"), strict=False)
     cells = [(shape, people) for shape in SHAPES for people in PEOPLE]
-    shares = sorted({share for _, _, share in errors})
-    for name, colour in zip(TESTS, colours, strict=True):
-        worst = [max(errors[shape, people, share][name] for share in shares) for shape, people in cells]
-        left.plot(range(len(cells)), worst, "o", color=colour, label=name, markersize=4)
-    left.axhline(ALPHA, color="#999999", linewidth=0.8)
+    for name, form, grey in forms:
+        worst = [find_worst(errors, shape, people, name).share for shape, people in cells]
+        left.plot(range(len(cells)), worst, form, color=grey, label=name, markersize=4, fillstyle="none")
+    shipped = [find_worst(errors, shape, people, SHIPPED) for shape, people in cells]
+    reach = [[each.share - each.low for each in shipped], [each.high - each.share for each in shipped]]
+    shares = [each.share for each in shipped]
+    left.errorbar(range(len(cells)), shares, reach, fmt="o", color="#0072B2", label=SHIPPED, markersize=5, linewidth=1)
+    left.axhline(ALPHA, color="#000000", linewidth=0.8, linestyle="--")
+    left.annotate(f"{ALPHA:g}", (len(cells) - 0.6, ALPHA), fontsize=7, va="bottom")
     left.set_xticks([2 * number + 0.5 for number in range(len(SHAPES))], SHAPES, fontsize=6)
+    left.set_xlabel(f"for each shape first {PEOPLE[0]:,}, then {PEOPLE[1]:,} people; the worst split", fontsize=8)
     left.set_ylabel("equal models taken back in 90 days", fontsize=8)
-    left.legend(frameon=False, fontsize=6, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+    left.legend(frameon=False, fontsize=7, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     for share, style in zip(SHARES, (":", "--", "-"), strict=True):
-        for harm, colour in zip(HARMS, ("#56B4E9", "#0072B2", "#D55E00"), strict=True):
+        for harm, form in zip(HARMS, "o^s", strict=True):
             days = np.sort(power["prolific", PEOPLE[-1], share, harm].days)
             shown = [float((days <= day).mean()) for day in range(1, DAYS + 1)]
-            right.step(range(1, DAYS + 1), shown, style, color=colour, where="post", label=f"+{harm} at {share:.0%}")
+            colour = ("#56B4E9", "#0072B2", "#222222")[HARMS.index(harm)]
+            right.step(range(1, DAYS + 1), shown, style, color=colour, where="post", linewidth=1)
+            right.plot(
+                [1, 3, 10, 30, 90], [shown[day - 1] for day in (1, 3, 10, 30, 90)], form, color=colour, markersize=5
+            )
+            right.plot(
+                [], [], style, marker=form, color=colour, markersize=5, label=f"+{harm} at {share:.0%}", linewidth=1
+            )
     right.set_xscale("log")
+    right.set_xticks([1, 3, 10, 30, 90], ["1", "3", "10", "30", "90"])
     right.set_xlabel(f"days; {PEOPLE[-1]:,} people, one interaction a day, prolific", fontsize=8)
     right.set_ylabel("worse models taken back", fontsize=8)
-    right.legend(frameon=False, fontsize=6, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+    right.legend(frameon=False, fontsize=7, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     for axes in (left, right):
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)

@@ -39,6 +39,7 @@ from flywheel_assets.models.trainer_recipe import TrainerRecipe
 from flywheel_assets.promotion.classifier_limits import ClassifierLimits
 from flywheel_assets.promotion.text_limits import PromotionLimits
 from flywheel_assets.ranges import Checked, Count, CountOrZero, Name, NotNegative, Positive, Share
+from flywheel_assets.screening.paired_judge import PairedJudge
 from flywheel_assets.stores import Stores
 from flywheel_assets.training.recipes import AdapterRecipe
 
@@ -241,6 +242,8 @@ class PreferenceApplication(FlywheelApplication):
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     """How champion and challenger are scored: batches, device, samples, a cap of rows, and a server that generates."""
     limits: PromotionLimits = field(default_factory=PromotionLimits)
+    judge: PairedJudge | None = None
+    """Compares the answers of challenger and incumbent, if it agrees with held-out people's own choices; None: none."""
     watch: WatchLimits | None = field(default_factory=WatchLimits)
     """How the model that serves is compared with its predecessor on the same days' people; None: it is not."""
     sources: Sequence[MlflowTraceSource] = ()

@@ -34,6 +34,7 @@ from flywheel_assets.models.trainers.command import CommandRecipe
 from flywheel_assets.models.trainers.text_classifier import TextClassifierRecipe
 from flywheel_assets.promotion.classifier_limits import ClassifierLimits
 from flywheel_assets.promotion.text_limits import PromotionLimits
+from flywheel_assets.screening.paired_judge import PairedJudge
 from flywheel_assets.training.recipes import AdapterRecipe
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "MaintenanceRules",
     "MiningRules",
     "MlflowTraceSource",
+    "PairedJudge",
     "Policy",
     "PreferenceApplication",
     "PromotionHook",

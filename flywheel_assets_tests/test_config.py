@@ -37,6 +37,7 @@ HOMES = {
     "MaintenanceRules": "lake.upkeep.maintenance",
     "MiningRules": "curation.labels.mining",
     "MlflowTraceSource": "application",
+    "PairedJudge": "screening.paired_judge",
     "Policy": "curation.policy.policy",
     "PreferenceApplication": "application",
     "PromotionHook": "application",

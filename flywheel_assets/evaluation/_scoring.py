@@ -33,6 +33,7 @@ from flywheel_assets.measures.texts import (
     measure_repetition,
     normalized_edit_distances,
 )
+from flywheel_assets.promotion.judge_agreement import JudgeAgreement
 from flywheel_assets.promotion.text_limits import Evidence, Measured
 
 # Long texts move by more than short ones when nothing of what they say has changed.
@@ -150,6 +151,8 @@ def compute_evidence(
     *,
     anchor: str | None = None,
     agreement: tuple[float | None, int] = (None, 0),
+    judge: JudgeAgreement | None = None,
+    judged: Measured | None = None,
 ) -> Evidence:
     """Compute the evidence for the promotion gate.
 
@@ -161,6 +164,8 @@ def compute_evidence(
         canary: see `find_canary`.
         anchor: gold version of the anchor.
         agreement: see `measure_agreement`.
+        judge: of the judge with held-out people; None: none was asked.
+        judged: its preferences; None: it decides nothing.
     """
     primary = {model: _select_stratum(table, Stratum.PRIMARY) for model, table in tables.items()}
     challenger, before = primary[Scored.CHALLENGER], primary[incumbent]
@@ -195,6 +200,9 @@ def compute_evidence(
         ned_gain=shown,
         likelihood=likelihood,
         distance=distance,
+        sampled=_measure_sampled(challenger, before),
+        judged=judged or Measured(),
+        judge=judge,
         anchor=anchor,
         anchor_likelihood_gain=anchored,
         same_text_share=agreement[0],
@@ -251,11 +259,30 @@ def _average(values: Floats, table: pa.Table) -> SubjectMeans | None:
 
 
 def _count_wins(table: pa.Table, opponent: pa.Table, tolerance_nats: float) -> SubjectMeans | None:
-    """Count 1 for a text that became more likely, −1 for one less likely; by subject."""
+    """Count 1 for a text that became more likely, −1 for one less likely; by subject.
+
+    The edit would be needed as before where the output that was corrected gained as much: such a text is no win. A
+    longer training alone makes both more likely.
+    """
     change = _read_column(table, "log_p_chosen") - _read_column(opponent, "log_p_chosen")
+    of_rejected = _read_column(table, "log_p_rejected") - _read_column(opponent, "log_p_rejected")
     equal = np.maximum(tolerance_nats, _EQUAL_NATS_A_TOKEN * _read_column(table, "tokens"))
+    has_no_pair = np.isnan(_read_column(opponent, "log_p_rejected"))
+    is_won = (change > equal) & (has_no_pair | (change - of_rejected > equal))
     # A likelihood that is not a number has fallen.
-    return _average(np.where(change > equal, 1.0, np.where(change >= -equal, 0.0, -1.0)), table)
+    return _average(np.where(is_won, 1.0, np.where(change >= -equal, 0.0, -1.0)), table)
+
+
+def _measure_sampled(table: pa.Table, incumbent: pa.Table) -> Measured:
+    """Compare answers that both models sampled, by what users corrected in primary rows.
+
+    A row is won by fewer wrong answers; of equally many by the most likely answer that is the user's text.
+    """
+    is_sampled = pc.and_(pc.is_valid(table["wrong_answers"]), pc.is_valid(incumbent["wrong_answers"]))
+    after, before = table.filter(is_sampled), incumbent.filter(is_sampled)
+    rise = _read_column(after, "wrong_answers") - _read_column(before, "wrong_answers")
+    more_exact = _read_column(after, "exact") - _read_column(before, "exact")
+    return Measured(gain=_average(np.sign(np.where(rise == 0, more_exact, -rise)), after), lost=_average(rise, after))
 
 
 def _mark_unlikely(table: pa.Table, incumbent: pa.Table) -> Floats:

@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, SettingsError, TransientError
 from flywheel_assets.evaluation._inclusion import choose_rows, describe_inclusion
+from flywheel_assets.evaluation._judging import judge_answers, measure_judge_agreement
 from flywheel_assets.evaluation._scoring import (
     build_scored_rows,
     compute_evidence,
@@ -137,6 +138,8 @@ def _evaluate(
     rows: Sequence[_Row],
     started: float,
 ) -> EvaluationReport:
+    # First: a judge that is silent, or agrees with nobody, is known before the costly part.
+    agreement = None if request.judge is None else measure_judge_agreement(request.judge, rows)
     # Equal weights are loaded and scored once: the challenger often is the SFT adapter.
     distinct = {digests[model]: folder for model, folder in adapters.items()}
     model = load_adapters(request.base_model, distinct, device=request.options.device)
@@ -166,6 +169,13 @@ def _evaluate(
         scored: by_digest[digests.get(scored)][0] for scored in Scored if scored is Scored.BASE or scored in adapters
     }
     wrong_answers, wrong_answer_fall = compute_wrong_answers(tables, incumbent)
+    preferred = None
+    if request.judge is not None and agreement is not None and agreement.is_enough:
+        texts = [
+            [file.answers[make_answer_key(digests.get(scored), row.pair_id, None)].text for _, row, _ in kept]
+            for scored in (Scored.CHALLENGER, incumbent)
+        ]
+        preferred = judge_answers(request.judge, [(stratum, row) for stratum, row, _ in kept], *texts)
     canary = find_canary(
         by_digest[digests[Scored.CHALLENGER]][1],
         by_digest[digests.get(incumbent)][1],
@@ -195,6 +205,8 @@ def _evaluate(
                 canary,
                 anchor=request.anchor_version,
                 agreement=measure_agreement(row for _, row in rows),
+                judge=agreement,
+                judged=preferred,
             ),
             seconds=time.monotonic() - started,
             device=choose_placement(request.options.device)[0],
@@ -221,6 +233,8 @@ def _compute_identity(request: EvaluationRequest, base_sha256: str, digests: dic
         younger["max_rows"] = options.max_rows
     if options.server is not None:
         younger["server"] = [options.server.base_model, options.server.model_names]
+    if request.judge is not None:
+        younger["judge"] = request.judge.version
     content = [asked, settings, request.rendering, *([younger] if younger else [])]
     return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
 

@@ -15,6 +15,7 @@ from flywheel_assets.promotion.classifier_evidence import ClassifierEvidence, Mu
 from flywheel_assets.promotion.refit import RefitEvidence
 from flywheel_assets.promotion.text_limits import Evidence
 from flywheel_assets.records import make_stable_id
+from flywheel_assets.screening.paired_judge import PairedJudge
 
 REPORT_FILE = "evaluation.json"
 ROWS_FILE = "rows.parquet"
@@ -93,6 +94,8 @@ class EvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A chosen text has fallen when its log p is lower by more: bf16 alone moves it by some hundredths."""
     bootstrap_draws: int = 4000
     """Random weightings of the held-out subjects behind the interval that is shown."""
+    judge: PairedJudge | None = None
+    """Compares the answers of challenger and incumbent, if it agrees with held-out people; None: none does."""
     canary_least_rows: int = 5
     """Generations that must share a new phrase before it is looked at."""
 

@@ -64,6 +64,29 @@ def test_wrong_answers_are_counted_by_person_on_primary_rows_and_paired_by_row()
     assert fall.low < 0.375 < fall.high  # type: ignore[operator]
 
 
+def test_a_row_is_won_by_fewer_wrong_answers_and_else_by_the_users_own_text() -> None:
+    rows = [(Stratum.PRIMARY, row(number)) for number in range(5)]
+    before = table(rows, texts=["x", "right", "x", "right", "x"], wrong_answers=[1.0, 0.0, 0.5, 0.5, None])
+    after = table(rows, texts=["x", "x", "right", "right", "right"], wrong_answers=[0.5, 0.25, 0.5, 0.5, None])
+    tables = {Scored.BASE: before, Scored.SFT: after, Scored.CHALLENGER: after}
+    found = compute_evidence(tables, Scored.BASE, fall_tolerance_nats=0.1, bootstrap_draws=10, canary=Canary(0, 0.0))
+    assert found.sampled.gain == SubjectMeans((-1.0, 0.0, 1.0, 1.0), 4)
+    assert found.sampled.lost == SubjectMeans((-0.5, 0.0, 0.0, 0.25), 4)
+
+
+def test_a_text_that_became_likelier_with_what_it_corrected_is_no_win() -> None:
+    """A longer training makes all of a team's texts more likely, and the same edits stay needed."""
+    rows = [(Stratum.PRIMARY, row(number, accepted=number == 3)) for number in range(4)]
+    before = table(rows, log_p_chosen=[-5.0] * 4)
+    after = table(rows, log_p_chosen=[-3.0, -3.0, -5.0, -3.0])
+    rejected = [-9.0, -7.0, -12.0, None]
+    after = after.set_column(after.column_names.index("log_p_rejected"), "log_p_rejected", pa.array(rejected))
+    tables = {Scored.BASE: before, Scored.SFT: after, Scored.CHALLENGER: after}
+    found = compute_evidence(tables, Scored.BASE, fall_tolerance_nats=0.1, bootstrap_draws=10, canary=Canary(0, 0.0))
+    # Won; as needed as before; no likelier itself; without an output to compare with.
+    assert found.likelihood.gain == SubjectMeans((0.0, 0.0, 1.0, 1.0), 4)
+
+
 @pytest.mark.parametrize(
     ("known", "trained", "expected"),
     [

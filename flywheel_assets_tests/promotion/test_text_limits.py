@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.measures.texts import Interval, SubjectMeans
+from flywheel_assets.promotion.judge_agreement import JudgeAgreement
 from flywheel_assets.promotion.text_limits import (
     Decision,
     Evidence,
@@ -232,6 +233,110 @@ def test_where_distance_decides_it_may_prove_the_gain_too() -> None:
     assert decide(by_distance, PromotionLimits(one_right_text=True)).promote
 
 
+def judge(agreement: float = 0.9, **changes: Any) -> JudgeAgreement:
+    means = subjects(*[1.0] * round(agreement * 10), *[0.0] * round(10 - agreement * 10))
+    return JudgeAgreement(**{"model": "tiny", "means": means, "same_in_both_orders": 0.8, "needed": 0.6, **changes})
+
+
+WON = measured(lost=subjects(-1.0), regression_lost=subjects(0.0))
+
+
+@pytest.mark.parametrize(
+    ("what", "declared", "asked", "share", "deciding"),
+    [
+        ("likelihood alone is the default", None, None, None, "likelihood decides: 0 pairs of people"),
+        ("one text is right", None, None, 0.9, "likelihood and distance decide: people who were asked the same"),
+        ("texts differ", None, None, 0.3, "likelihood decides: people who were asked the same ended with the same"),
+        ("texts differ, and a judge was asked", None, judge(), 0.3, "likelihood and judge decide: "),
+        ("one text is right, whatever a judge says", None, judge(), 0.9, "likelihood and distance decide: "),
+        ("declared", ("sampled_answers",), judge(), 0.9, "sampled answers decide by the application's declaration"),
+        ("declared twice", ("judge", "judge"), judge(), 0.9, "judge decides by the application's declaration"),
+    ],
+)
+def test_the_decision_names_the_measures_that_decide_and_why(
+    what: str, declared: Any, asked: JudgeAgreement | None, share: float | None, deciding: str
+) -> None:
+    found = evidence(
+        sampled=measured(lost=subjects(-0.5)),
+        judged=WON,
+        judge=asked,
+        same_text_share=share,
+        same_text_pairs=30 if share else 0,
+    )
+    decision = decide(found, PromotionLimits(decided_by=declared))
+    assert decision.promote, decision.sentence
+    assert f"({deciding}" in decision.sentence
+    first = declared[0] if declared else "likelihood"
+    assert decision.measure == first
+    assert f"Promoted: by {first.replace('_', ' ')}, " in decision.sentence
+
+
+def test_each_measure_can_be_the_one_that_promotes_and_the_one_that_refuses() -> None:
+    nothing = {name: measured(gain=subjects(0.0)) for name in ("likelihood", "distance", "sampled", "judged")}
+    fields = {"likelihood": "likelihood", "sampled_answers": "sampled", "judge": "judged", "distance": "distance"}
+    every = PromotionLimits(decided_by=tuple(fields))  # type: ignore[arg-type]
+    assert failed(decide(evidence(**nothing, judge=judge()), every)) == {"gain"}
+    for name, field in fields.items():
+        by_one = evidence(**{**nothing, field: measured(gain=subjects(1.0, 0.5))}, judge=judge())
+        decision = decide(by_one, every)
+        assert (decision.promote, decision.measure) == (True, name)
+        assert "at level 0.00625" in decision.sentence, "four measures share the level of the look"
+        worse = dataclasses.replace(by_one, **{field: measured(gain=subjects(1.0, 0.5), regression_lost=subjects(0.3))})
+        suffix = "" if name == "likelihood" else f"_{name}"
+        assert failed(decide(worse, every)) == {f"regression_set{suffix}"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (None, "no judge was asked"),
+        (judge(0.5), "prefers what held-out people wrote in 0.500 of 80 pairs (40 people)"),
+        (judge(means=subjects(0.5), same_in_both_orders=0.0), "it says the same in both orders in 0.000"),
+        (judge(means=subjects(1.0, count=5)), "at least 0.55"),
+        (judge(means=None, unanswered=9), "answered none of 9 held-out pairs"),
+        (judge(means=subjects(math.nan)), "at least nan"),
+    ],
+)
+def test_a_judge_that_does_not_agree_with_people_decides_nothing(asked: JudgeAgreement | None, why: str) -> None:
+    won = evidence(judged=WON, judge=asked)
+    decision = decide(won, PromotionLimits(decided_by=("judge",)))
+    assert failed(decision) == {"gain"}
+    assert (decision.look, decision.alpha) == (None, None), "nothing was tested, so nothing is spent"
+    assert "the judge decides nothing" in decision.sentence
+    assert why in decision.sentence
+    assert decide(won, PromotionLimits()).measure == "likelihood"
+
+
+def test_equal_answers_of_which_a_judge_prefers_either_harm_no_one() -> None:
+    """Of equal models' answers each is preferred in a third of rows: as many are lost as won, and that is no harm."""
+    even = subjects(1.0, 0.0, -1.0, count=60)
+    equal = evidence(judged=measured(gain=even, lost=even, regression_lost=even), judge=judge())
+    assert failed(decide(equal, PromotionLimits(decided_by=("judge",)))) == {"gain"}
+    lost = evidence(judged=measured(gain=subjects(-1.0), lost=subjects(1.0)), judge=judge())
+    assert failed(decide(lost, PromotionLimits(decided_by=("judge",)))) == {
+        "gain", "chosen_lost_judge", "worse_subjects_judge"
+    }  # fmt: skip
+
+
+def test_where_likelihood_does_not_decide_newer_data_is_no_route() -> None:
+    equal = evidence(
+        **{**AFTER, "anchor_likelihood_gain": EQUAL},
+        likelihood=measured(gain=EQUAL),
+        judge=judge(),
+        judged=measured(gain=EQUAL),
+    )
+    assert decide(equal, PromotionLimits()).route == "newer_data"
+    assert failed(decide(equal, PromotionLimits(decided_by=("judge",)))) == {"gain"}
+
+
+def test_two_declarations_that_contradict_each_other_are_refused() -> None:
+    for one_right_text, decided_by in ((True, ("likelihood",)), (False, ("distance",))):
+        with pytest.raises(SettingsError, match="one_right_text"):
+            PromotionLimits(one_right_text=one_right_text, decided_by=decided_by)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="decided_by"):
+        PromotionLimits(decided_by=())
+
+
 LOST = subjects(1.0, 0.0, 0.0, 0.0)
 OUTSIDE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "min_subjects": ({"likelihood": measured(gain=subjects(1.0, count=19))}, {"min_subjects": 10}),
@@ -244,6 +349,7 @@ OUTSIDE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "min_regression_rows": ({"likelihood": measured(regression_lost=LOST)}, {"min_regression_rows": 81}),
     "harm_alpha": ({"likelihood": measured(regression_lost=subjects(1.0, *[0.0] * 6))}, {"harm_alpha": 1e-3}),
     "max_older_lost": ({"likelihood": measured(older_lost=LOST)}, {"max_older_lost": 0.5}),
+    "max_wrong_answers_rise": ({"sampled": measured(lost=subjects(0.5, 0.0))}, {"max_wrong_answers_rise": 0.5}),
     "max_sft_ned_advantage": ({"challenger_ned": 0.051}, {"max_sft_ned_advantage": 0.5}),
     "max_canary_ratio": ({"canary_ratio": 0.051}, {"max_canary_ratio": 0.5}),
     "alpha": ({"likelihood": measured(gain=subjects(1.0, -0.5, 0.0, 0.0))}, {"alpha": 0.9}),
@@ -267,7 +373,7 @@ def test_a_gain_may_have_to_be_larger_than_nothing(tighter: dict[str, Any]) -> N
 
 
 def test_every_limit_is_tested() -> None:
-    agreement = {"one_right_text", "min_same_text_share", "min_same_text_pairs"}
+    agreement = {"decided_by", "one_right_text", "min_same_text_share", "min_same_text_pairs"}
     names = {field.name for field in dataclasses.fields(PromotionLimits)}
     assert names == OUTSIDE.keys() | agreement | {"min_likelihood_gain", "min_ned_gain"}
 

@@ -153,6 +153,7 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
             anchor_export_dir=str(anchor.export) if anchor and anchor != serving else None,
             anchor_adapter=str(anchor.training / "adapter") if anchor and anchor != serving else None,
             rendering=application.recipe.rendering,
+            judge=application.judge,
             options=application.evaluation.resolve_temperature(application.recipe.serving_temperature),
             server_key_file=None if key_file is None else str(key_file.expanduser().absolute()),
             output_dir=str(folder.evaluation),
@@ -171,6 +172,7 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
                 "rows": report.describe_rows(),
                 "held_out_subjects": report.evidence.ned_gain.clusters,
                 "same_text_pairs": report.evidence.same_text_pairs,
+                "judge": "none" if report.evidence.judge is None else report.evidence.judge.describe(),
                 "mlflow_run": link_mlflow_run(stores.registry(application.name), run_id),
             }
         )

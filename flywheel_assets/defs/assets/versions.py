@@ -188,6 +188,7 @@ def build_promotion_asset(
                 announced=list(announced),
                 threshold=verdict.threshold,
                 route=decision.route,
+                measure=decision.measure,
                 look=decision.look,
                 alpha=decision.alpha,
                 anchor=decision.anchor,
@@ -247,7 +248,7 @@ def _show_promotion(promotion: Promotion, incumbent: str) -> dg.MaterializeResul
             "champion_before": promotion.champion_before or incumbent,
             "checks": build_checks_table(promotion.checks),
             "announced": ", ".join(promotion.announced) or "none",
-            **{name: found for name in ("route", "look", "anchor") if (found := getattr(promotion, name))},
+            **{name: found for name in ("route", "measure", "look", "anchor") if (found := getattr(promotion, name))},
             **({"alpha": f"{promotion.alpha:.3g}"} if promotion.alpha else {}),
         }
     )

@@ -200,7 +200,7 @@ def _let_people_edit(
                 prompt_format="messages",
                 chosen=wanted,
                 rejected=answer if is_edited else None,
-                subject=f"{'reader' if is_trained else 'editor'}-{number % 24}",
+                subject=f"{'reader' if is_trained else 'editor'}-{number % 48}",
                 similarity=similarity if is_edited else None,
                 prompt_hash=make_stable_id(prompt),
                 completed_date=_DAY,

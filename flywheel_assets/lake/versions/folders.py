@@ -54,6 +54,8 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     """Score from which the model alerts once it serves, derived for it; None: it alerts on no score."""
     route: str | None = None
     """Of a text model's promotion: "proven_gain" or "newer_data"; None: decided before there were routes."""
+    measure: str | None = None
+    """By which a text model was promoted: "likelihood", "sampled_answers", "judge" or "distance"."""
     look: int | None = None
     """Number of this test among those of challengers to `champion_before`; None: nothing was tested."""
     alpha: float | None = None

@@ -13,11 +13,13 @@ from flywheel_assets.demo.house_style._smollm2 import INSTALL, ensure_smollm2, f
 from flywheel_assets.demo.house_style.run import play
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.evaluation.adapter import evaluate_adapter
-from flywheel_assets.evaluation.requests import Scored, Stratum
+from flywheel_assets.evaluation.options import EvaluationOptions
+from flywheel_assets.evaluation.requests import EvaluationReport, Scored, Stratum
 from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet
 from flywheel_assets.models.base_model import examine_base_model
 from flywheel_assets.models.generation import generate, load_model
 from flywheel_assets.models.rendering import Rendering, RowEncoder
+from flywheel_assets.promotion.text_limits import Decision, PromotionLimits, decide
 from flywheel_assets.training.adapter import train_adapter
 from flywheel_assets_tests.real_data import needs_real_data, real_edits
 from flywheel_assets_tests.training import small_world as world
@@ -115,3 +117,79 @@ def test_the_story_runs_to_its_end(base: Path, tmp_path: Path) -> None:
     assert report.training.rows.pairs_used == report.pairs > 0
     assert 0 <= report.broken_after <= 1
     assert len(report.examples) == 3
+
+
+_TOPICS = (
+    *("bread", "rivers", "chess", "honey", "maps", "candles", "clocks", "gardens", "rain", "salt", "bridges", "tea"),
+    *("islands", "shoes", "coffee", "winter", "bees", "trains", "glass", "paper", "horses", "windows", "snow", "wool"),
+)
+
+
+def _write_rule(count: int) -> dict[ExportSet, list[ExportedRow]]:
+    """A rule of the house: whoever asks about a thing is sent to the desk. Half of the things are held out.
+
+    Each held-out edit is another person's.
+    """
+
+    def ask(number: int, topic: str, question: str, who: str) -> ExportedRow:
+        return world.exported(
+            number,
+            json.dumps([{"role": "user", "content": question.format(topic)}]),
+            f"Ask the desk about {topic}.",
+            f"Certainly! There is a lot to say about {topic}.",
+            f"{who}-{number}",
+            prompt_format="messages",
+        )
+
+    half = len(_TOPICS) // 2
+    questions = ("What about {}?", "Tell me of {}.")
+    trained = itertools.product(questions, _TOPICS[:half])
+    held_out = itertools.product(questions, _TOPICS[half:])
+    return {
+        ExportSet.TRAIN: [ask(n, topic, question, "reader") for n, (question, topic) in enumerate(trained)][:count],
+        ExportSet.HOLDOUT: [ask(100 + n, topic, question, "editor") for n, (question, topic) in enumerate(held_out)],
+    }
+
+
+def turn_by_rule(base: Path, root: Path, *, learning_rate: float) -> tuple[EvaluationReport, Decision]:
+    """Train on the rule, score against the base model, decide by the shipped limits."""
+    export = world.write_version(root / "export", _write_rule(24))
+    request = world.request(
+        export,
+        base,
+        root,
+        max_length=96,
+        batch_size=4,
+        sft_epochs=1.0,
+        sft_learning_rate=learning_rate,
+        preference_epochs=0.0,
+        selection_share=0.0,
+        device="cpu",
+    )
+    train_adapter(request)
+    options = EvaluationOptions(samples=1, device="cpu")
+    report = evaluate_adapter(
+        world.evaluation_of(request, rendering=request.recipe.rendering, options=options, bootstrap_draws=200)
+    )
+    return report, decide(report.evidence, PromotionLimits())
+
+
+@needs_model
+@pytest.mark.slow
+def test_a_house_rule_that_was_learnt_is_promoted(base: Path, tmp_path: Path) -> None:
+    """Incident: a real model that broke a rule in none of its answers, before in 95 %, was refused by its distance."""
+    report, decision = turn_by_rule(base, tmp_path, learning_rate=1e-3)
+    assert report.scores[Scored.BASE][Stratum.PRIMARY].zero_edit == 0.0
+    assert report.scores[Scored.CHALLENGER][Stratum.PRIMARY].zero_edit > 0.5
+    assert (decision.promote, decision.measure, decision.route) == (True, "likelihood", "proven_gain"), (
+        decision.sentence
+    )
+
+
+@needs_model
+@pytest.mark.slow
+def test_an_adapter_that_learnt_nothing_of_it_is_not(base: Path, tmp_path: Path) -> None:
+    report, decision = turn_by_rule(base, tmp_path, learning_rate=1e-7)
+    assert report.scores[Scored.CHALLENGER][Stratum.PRIMARY].zero_edit == 0.0
+    assert not decision.promote
+    assert {check.name for check in decision.checks if not check.ok} == {"gain"}
