@@ -315,7 +315,7 @@ def _read_known(opponents: Sequence[VersionFolder]) -> tuple[set[str], set[str]]
         manifest = read_manifest(export)
         if place == 0:
             judged = read_pair_ids(export, manifest, ExportSet.HOLDOUT)
-        for which in (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS):
+        for which in (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS, ExportSet.OBJECTIONS):
             prompts |= read_prompt_hashes(export, manifest, which)
     return judged, prompts
 
