@@ -113,6 +113,8 @@ def _build_trained_adapter_asset(application: PreferenceApplication) -> dg.Asset
                     "coverage": report.coverage.describe() if report.coverage else "not recorded",
                     "training_pairs": report.pairs_used,
                     "accepted_outputs": report.accepted_used,
+                    "objections": report.rows.objections_used,
+                    "winners_preferred_but_not_written": report.rows.winners_not_written,
                     "seconds": round(report.seconds, 1),
                     "mean_delta_log_p_chosen": report.mean_delta_chosen,
                     "mean_delta_log_p_rejected": report.mean_delta_rejected,
