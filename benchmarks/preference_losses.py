@@ -5,7 +5,7 @@ corrections alone do; (2) to write the winner of a comparison that nobody confir
 Data: the week of `benchmarks.preference_recipes`, of whose corrections 120 are pairs.
 Objections: the other training people's outputs that an honest person corrected, without the correction, as a reviewer
 confirms them. "as corrections" has the corrections, too: what the objections could be worth.
-Comparisons: for 400 other requests of training people the base samples two answers at temperature 1; a person prefers
+Comparisons: for 2,000 other requests the base samples two answers at temperature 1; a person who is not held out takes
 the one that is nearer to the right text, and says nothing where they are equally far. Nobody accepts the winners.
 Arms: the product's one stage in the demo's recipe; "longer" takes as many steps as the arms with more rows.
 Measured as in `benchmarks.preference_recipes`. A finished arm is a line of the output file.
@@ -54,7 +54,7 @@ from flywheel_assets.training.examples import Example, encode
 from flywheel_assets.training.recipes import AdapterRecipe
 
 _PAIRS, _ACCEPTED = 120, 180
-_COMPARED = 400
+_COMPARED = 2_000
 
 
 @dataclass(frozen=True)

@@ -527,8 +527,10 @@ def test_a_model_that_learnt_only_demonstrations_or_objections_of_the_person_is_
     """Training mixes them in, and the receipt said that no model had learnt from the person."""
     bench = Workbench(tmp_path)
     shown = {"signal": "demonstration", "original_output": None}
-    objected = {"signal": "thumb", "value": -1.0, "final_text": None, "source": "reviewer"}
+    nothing = dict.fromkeys(("prompt", "prompt_format", "original_output", "final_text"))
+    objected = {**nothing, "signal": "thumb", "value": -1.0, "source": "reviewer"}
     own = edit(1, **(shown if signal == "demonstration" else objected))
+    bench.land(EventKind.PREDICTION, day(0), [served(1, user_id=PERSON)])
     bench.land(EventKind.FEEDBACK, day(0), [own, *(edit(n, "harmless", user_id=f"user-{n}") for n in range(3))])
     for step in (bench.ingest_both, bench.join, bench.curate):
         step([day(0)])
