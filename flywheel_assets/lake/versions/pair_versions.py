@@ -331,7 +331,7 @@ def _select_fresh(rows: pa.Table, judged: set[str], prompts: set[str]) -> pa.Tab
 
 
 def _count_primary_subjects(resolution: Resolution, judged: set[str], prompts: set[str]) -> int:
-    learnt = (resolution.train, resolution.accepted, resolution.demonstrations)
+    learnt = (resolution.train, resolution.accepted, resolution.demonstrations, resolution.objections)
     trained = prompts.union(*(values_of(rows["prompt_hash"]) for rows in learnt))
     fresh = _select_fresh(resolution.holdout, judged, trained)
     return _count_subjects(fresh.filter(pc.is_null(fresh["nearest_training"])))
