@@ -1,12 +1,12 @@
 """What objections and comparisons add to the one stage, and what it costs to write the winners of comparisons.
 
 Claims: (1) where few people correct and many only object, a loss of objections makes the old answer rarer than the
-corrections alone do; (2) to write the winner of a comparison that nobody confirmed teaches what was the lesser evil.
+corrections alone do; (2) to write the winner of a comparison that was not accepted teaches what was the lesser evil.
 Data: the week of `benchmarks.preference_recipes`, of whose corrections 120 are pairs.
 Objections: the other training people's outputs that an honest person corrected, without the correction, as a reviewer
 confirms them. "as corrections" has the corrections, too: what the objections could be worth.
 Comparisons: for 2,000 other requests the base samples two answers at temperature 1; a person who is not held out takes
-the one that is nearer to the right text, and says nothing where they are equally far. Nobody accepts the winners.
+the one that is nearer to the right text, and says nothing where they are equally far. No winner is accepted.
 Arms: the product's one stage in the demo's recipe; "longer" takes as many steps as the arms with more rows.
 Measured as in `benchmarks.preference_recipes`. A finished arm is a line of the output file.
 Command: python -m benchmarks.preference_losses --models FOLDER --out results.jsonl [--only objections] [--seeds 0 1 2]

@@ -6,7 +6,7 @@ Over the rows of one optimiser step, however many micro-batches they are parted 
 
 The first sum runs over the rows that are written and equals the loss of SFT on them; the second over those with a
 chosen and a rejected text. Accepted outputs and demonstrations have no rejected text, so they get the first term only.
-The winner of a comparison that nobody confirmed is preferred and not written. `tokens` are those of all rows, written
+The winner of a comparison is preferred and not written, unless people accepted it. `tokens` are those of all rows, written
 or not (of an objection those of its rejected text), and `rows` are all rows: so every token and every pair weighs the
 same whichever rows share its step.
 
@@ -53,7 +53,7 @@ class UnpairedTerm:
 
 
 def build_unpaired_term(examples: Sequence[Example], recipe: AdapterRecipe) -> UnpairedTerm | None:
-    """Build the term of objections for the rows to train on; None: there is none, or the recipe leaves them out.
+    """Build the term of objections; None: there is none among the rows, or the recipe leaves them out.
 
     λ_D · desirable rows = `desirable_ratio` · λ_U · undesirable rows, the balance of KTO's paper (eq. 9). There the
     rarer kind is weighed up; here the more frequent one is weighed down, because an objection should not outweigh a

@@ -234,9 +234,7 @@ def _prepare(
     learnt = encode(encoder, pair_split.train, recipe.written_comparisons)
     if not others.train and not any(each.is_written for each in learnt):
         # SFT would have nothing to learn from; the baseline of the promotion gate is made of it.
-        _log.warning(
-            "Nobody confirmed a winner of the comparisons, and the version has no other text: all are written."
-        )
+        _log.warning("No winner of a comparison was accepted, and the version has no other text: all are written.")
         learnt = encode(encoder, pair_split.train)
     counts = RowCounts(
         pairs_exported=len(pairs),
