@@ -6,9 +6,9 @@ Over the rows of one optimiser step, however many micro-batches they are parted 
 
 The first sum runs over the rows that are written and equals the loss of SFT on them; the second over those with a
 chosen and a rejected text. Accepted outputs and demonstrations have no rejected text, so they get the first term only.
-The winner of a comparison is preferred and not written, unless people accepted it. `tokens` are those of all rows, written
-or not (of an objection those of its rejected text), and `rows` are all rows: so every token and every pair weighs the
-same whichever rows share its step.
+The winner of a comparison is preferred and not written, unless people accepted it. `tokens` are those of all rows,
+written or not (of an objection those of its rejected text), and `rows` are all rows: so every token and every pair
+weighs the same whichever rows share its step.
 
 The rewards β (log p − log p of the base) are measured from the frozen base, whose values are computed before there is
 an adapter: no second model is in memory.
