@@ -32,10 +32,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from flywheel_assets.curation.texts.waiting import AdmittedAs
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, TransientError
 from flywheel_assets.lake.storage.files import replace_file, write_folder
-from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, Manifest, read_rows, verify_manifest
+from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_rows, verify_manifest
 from flywheel_assets.models.generation import (
     SwitchableModel,
     choose_placement,
@@ -115,7 +114,7 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
     export = Path(request.export_dir)
     manifest = verify_manifest(export, request.manifest_sha256)
     base_sha256 = hash_base_weights(request.base_model)
-    identity = _compute_identity(request, base_sha256, holds_comparisons=_holds_comparisons(manifest))
+    identity = _compute_identity(request, base_sha256)
     output = Path(request.output_dir)
     remedy = "Cut a new version to train differently."
     if finished := find_finished_report(output / REPORT_FILE, TrainingReport, identity, remedy=remedy):
@@ -175,21 +174,13 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
     return report
 
 
-def _holds_comparisons(manifest: Manifest) -> bool:
-    # Exports from before there were comparisons do not count them.
-    admitted: dict[str, int] = manifest.details.get("admitted_as", {})
-    return AdmittedAs.COMPARISON in admitted or AdmittedAs.CONFIRMED_COMPARISON in admitted
-
-
-def _compute_identity(request: TrainingRequest, base_sha256: str, *, holds_comparisons: bool = True) -> str:
+def _compute_identity(request: TrainingRequest, base_sha256: str) -> str:
     # Paths are left out: a home that moved asks for the same adapter.
     asked = [request.application, request.version, request.manifest_sha256, base_sha256]
     # In the order of the fields, as digests were made from the whole recipe.
     fields = {
         name: msgspec.Raw(msgspec.json.encode(value, order="deterministic"))
         for name, value in request.recipe.list_deciding_fields().items()
-        # It decides nothing without one, and is younger than finished trainings.
-        if name != "written_comparisons" or holds_comparisons
     }
     recipe = msgspec.json.encode(fields).decode()
     return hashlib.sha256(msgspec.json.encode([*asked, recipe])).hexdigest()
