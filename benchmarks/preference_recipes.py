@@ -32,7 +32,7 @@ import numpy as np
 from scipy import stats  # noqa: TID253  (a benchmark is started on its own)
 
 from flywheel_assets.demo.assistant.base_model import MAX_NEW_TOKENS, BaseConfig, ensure_base_model
-from flywheel_assets.demo.assistant.people import People, Vandalism
+from flywheel_assets.demo.assistant.people import People, Person, Reaction, Vandalism
 from flywheel_assets.demo.assistant.run import DEMO_RECIPE
 from flywheel_assets.demo.assistant.world import Request, Workload, World
 from flywheel_assets.lake.versions.exports import ExportedRow
@@ -119,17 +119,17 @@ def main() -> None:
             for base in asked.bases:
                 for pairs in asked.pairs:
                     _run_cell(asked, base, seed, pairs)
-    print_table(_read(asked.out))
+    print_table(read_cells(asked.out))
 
 
 def _run_cell(asked: argparse.Namespace, base_seed: int, seed: int, most_pairs: int) -> None:
-    done = {(each["base"], each["seed"], each["pairs"], each["arm"]) for each in _read(asked.out)}
+    done = {(each["base"], each["seed"], each["pairs"], each["arm"]) for each in read_cells(asked.out)}
     missing = [arm for arm in asked.arms if (base_seed, seed, most_pairs, arm) not in done]
     if not missing:
         return
     world = World()
     base = str(ensure_base_model(world, BaseConfig(seed=base_seed), asked.models).path)
-    traffic = _let_people_work(base, world, seed, most_pairs)
+    traffic = collect_traffic(base, answer_requests(base, world, seed), seed, most_pairs)
     recipe = replace(DEMO_RECIPE, seed=seed)
     for arm in missing:
         folder = Path(tempfile.mkdtemp(prefix="recipes_"))
@@ -137,7 +137,7 @@ def _run_cell(asked: argparse.Namespace, base_seed: int, seed: int, most_pairs: 
             started = time.process_time()
             ARMS[arm](base, traffic, recipe, folder)
             trained = time.process_time() - started
-            found = _measure(base, stages.locate_result(folder), world, traffic, seed)
+            found = measure(base, stages.locate_result(folder), world, traffic, seed)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         cell = {"base": base_seed, "seed": seed, "pairs": most_pairs, "arm": arm, "rows": len(traffic.pairs)}
@@ -147,42 +147,76 @@ def _run_cell(asked: argparse.Namespace, base_seed: int, seed: int, most_pairs: 
             file.write("\n")
 
 
-def _let_people_work(base: str, world: World, seed: int, most_pairs: int) -> Traffic:
+@dataclass(frozen=True)
+class Answered:
+    """One answer of the base model with what a person did about it; None: nothing."""
+
+    number: int
+    request: Request
+    output: str
+    person: Person
+    reaction: Reaction | None
+
+    @property
+    def corrected(self) -> str | None:
+        """The person's text, where the edit gate would let it pass."""
+        reaction = self.reaction
+        if reaction is None or reaction.signal is not Signal.EDIT or reaction.final_text is None:
+            return None
+        (distance,) = normalized_edit_distances([reaction.final_text], [self.output])
+        passes = reaction.vandalism in (None, Vandalism.GRAFFITI) and 0.05 <= distance <= 0.9
+        return reaction.final_text if passes else None
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the person took the answer as it is."""
+        reaction = self.reaction
+        return reaction is not None and (reaction.signal in (Signal.ACCEPT, Signal.COPY) or reaction.value == 1.0)
+
+
+def answer_requests(base: str, world: World, seed: int) -> list[Answered]:
+    """Let the base model answer a week's requests, and people react."""
     rng, people = random.Random(f"recipes {seed}"), People()
     members = people.list_members()
     workload = Workload(dict.fromkeys(IDIOMS, 1.0))
     asked = [world.ask(rng, workload) for _ in range(_REQUESTS)]
     model, tokenizer = load_model(base, None, device="cpu")
     encoder = RowEncoder(tokenizer, DEMO_RECIPE.rendering)
-    outputs = _write(model, encoder, [each.prompt for each in asked])
-    pairs: list[ExportedRow] = []
-    accepted: list[ExportedRow] = []
+    outputs = write(model, encoder, [each.prompt for each in asked])
+    answered: list[Answered] = []
     for number, (request, output) in enumerate(zip(asked, outputs, strict=True)):
         person = rng.choice(members)
-        reaction = people.react(rng, person, request, output)
-        if reaction is None:
-            continue
-        if reaction.signal is Signal.EDIT and reaction.final_text is not None:
-            (distance,) = normalized_edit_distances([reaction.final_text], [output])
-            if reaction.vandalism in (None, Vandalism.GRAFFITI) and 0.05 <= distance <= 0.9:
-                pairs.append(_make_row(number, request, reaction.final_text, output, person.user_id))
-        elif reaction.signal in (Signal.ACCEPT, Signal.COPY) or reaction.value == 1.0:
-            accepted.append(_make_row(number, request, output, None, person.user_id))
-    learnt = [row for row in pairs if not _is_held_out(row)]
+        answered.append(Answered(number, request, output, person, people.react(rng, person, request, output)))
+    return answered
+
+
+def collect_traffic(base: str, answered: Sequence[Answered], seed: int, most_pairs: int) -> Traffic:
+    """Make a version's rows of what people said; of too many pairs the first by hash."""
+    _, tokenizer = load_model(base, None, device="cpu")
+    encoder = RowEncoder(tokenizer, DEMO_RECIPE.rendering)
+    pairs: list[ExportedRow] = []
+    accepted: list[ExportedRow] = []
+    for each in answered:
+        if (text := each.corrected) is not None:
+            pairs.append(make_row(each.number, each.request, text, each.output, each.person.user_id))
+        elif each.is_accepted:
+            accepted.append(make_row(each.number, each.request, each.output, None, each.person.user_id))
+    learnt = [row for row in pairs if not is_held_out(row.subject)]
+    kept = [row for row in accepted if not is_held_out(row.subject)]
     if most_pairs:
         learnt = sorted(learnt, key=lambda row: make_stable_id("few", seed, row.pair_id))[:most_pairs]
-    kept = [row for row in accepted if not _is_held_out(row)]
     kept = sorted(kept, key=lambda row: make_stable_id("accepted", row.pair_id))[: round(_ACCEPTED_RATIO * len(learnt))]
     known = {row.prompt for row in [*learnt, *kept]}
     return Traffic(
         encode(encoder, learnt),
         encode(encoder, kept),
-        [row for row in pairs if _is_held_out(row) and row.prompt not in known],
-        [row for row in accepted if _is_held_out(row) and row.prompt not in known],
+        [row for row in pairs if is_held_out(row.subject) and row.prompt not in known],
+        [row for row in accepted if is_held_out(row.subject) and row.prompt not in known],
     )
 
 
-def _make_row(number: int, request: Request, chosen: str, rejected: str | None, subject: str) -> ExportedRow:
+def make_row(number: int, request: Request, chosen: str, rejected: str | None, subject: str) -> ExportedRow:
+    """Make one line of an export."""
     return ExportedRow(
         pair_id=make_pair_id("assistant", f"prediction-{number}"),
         prompt=request.prompt,
@@ -197,16 +231,19 @@ def _make_row(number: int, request: Request, chosen: str, rejected: str | None, 
     )
 
 
-def _is_held_out(row: ExportedRow) -> bool:
-    return int(make_stable_id("holdout", row.subject)[:8], 16) / 2**32 < _HOLDOUT
+def is_held_out(subject: str) -> bool:
+    """Whether a person is never trained on."""
+    return int(make_stable_id("holdout", subject)[:8], 16) / 2**32 < _HOLDOUT
 
 
-def _write(model: Any, encoder: RowEncoder, prompts: Sequence[str], **sampling: Any) -> list[str]:
+def write(model: Any, encoder: RowEncoder, prompts: Sequence[str], **sampling: Any) -> list[str]:
+    """Write an answer to each prompt."""
     encoded = [encoder.encode_prompt(prompt) for prompt in prompts]
     return [each.text for each in generate(model, encoder.tokenizer, encoded, MAX_NEW_TOKENS, 128, **sampling)]
 
 
-def _measure(base: str, adapter: Path, world: World, traffic: Traffic, seed: int) -> dict[str, float]:
+def measure(base: str, adapter: Path, world: World, traffic: Traffic, seed: int) -> dict[str, float]:
+    """Measure an adapter by the world's truth, and on the held-out people."""
     model, tokenizer = load_model(base, str(adapter), device="cpu")
     encoder = RowEncoder(tokenizer, DEMO_RECIPE.rendering)
     asked = world.draw_measurement(_PER_IDIOM, seed)
@@ -214,17 +251,17 @@ def _measure(base: str, adapter: Path, world: World, traffic: Traffic, seed: int
     found: dict[str, float] = {}
     for temperature in TEMPERATURES:
         repeated = phrasings * _SAMPLES
-        texts = _write(model, encoder, [each.prompt for each in repeated], temperature=temperature, seed=seed)
+        texts = write(model, encoder, [each.prompt for each in repeated], temperature=temperature, seed=seed)
         found[f"wrong_at_{temperature}"] = _average(each.lacks_right_call(text) for each, text in _zip(repeated, texts))
         found[f"old_at_{temperature}"] = _average(
             _says_the_old_answer(each, text) for each, text in _zip(repeated, texts)
         )
         found[f"exact_at_{temperature}"] = _average(each.is_exact(text) for each, text in _zip(repeated, texts))
     for name, requests in (("phrasings", phrasings), ("neutral", asked.neutral)):
-        texts = _write(model, encoder, [each.prompt for each in requests])
+        texts = write(model, encoder, [each.prompt for each in requests])
         found[f"exact_{name}"] = _average(each.is_exact(text) for each, text in _zip(requests, texts))
     for name, rows in (("ned", traffic.held_pairs), ("accepted_ned", traffic.held_accepted)):
-        texts = _write(model, encoder, [row.prompt for row in rows])
+        texts = write(model, encoder, [row.prompt for row in rows])
         found[name] = float(normalized_edit_distances(texts, [row.chosen for row in rows]).mean())
     encoded = [(each.prompt, each.chosen) for each in encode(encoder, traffic.held_accepted)]
     change = compute_token_log_probabilities(model, encoded)
@@ -248,7 +285,8 @@ def _average(values: Iterable[bool]) -> float:
     return float(np.mean(list(values)))
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def read_cells(path: Path) -> list[dict[str, Any]]:
+    """Read the finished arms of an output file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -269,25 +307,30 @@ COLUMNS = {
 
 
 def print_table(cells: Sequence[Mapping[str, Any]]) -> None:
-    """Print means, and their differences from compute-matched SFT on the same cells, by number of pairs.
+    """Print the table of each number of pairs."""
+    for pairs in sorted({each["pairs"] for each in cells}):
+        of_size = [each for each in cells if each["pairs"] == pairs]
+        print(f"\n{pairs or 'all'} pairs ({np.mean([each['rows'] for each in of_size]):.0f} on average)")
+        print_arms(of_size, list(ARMS), _PEER)
+
+
+def print_arms(cells: Sequence[Mapping[str, Any]], arms: Sequence[str], peer: str) -> None:
+    """Print means, and their differences from one arm on the same cells.
 
     Intervals are 95 %, Student's t over seeds (each the mean over its bases). Arms may have different cells: a run that
     was interrupted is shown as it is, so only the differences compare like with like.
     """
-    for pairs in sorted({each["pairs"] for each in cells}):
-        of_size = [each for each in cells if each["pairs"] == pairs]
-        print(f"\n{pairs or 'all'} pairs ({np.mean([each['rows'] for each in of_size]):.0f} on average)")
-        _print_rows({arm: [each for each in of_size if each["arm"] == arm] for arm in ARMS})
-        print(f"\nless {_PEER}, on the same cells")
-        peers = {(each["base"], each["seed"]): each for each in of_size if each["arm"] == _PEER}
-        differences: dict[str, list[Mapping[str, Any]]] = {arm: [] for arm in ARMS if arm != _PEER}
-        for each in of_size:
-            peer = peers.get((each["base"], each["seed"]))
-            if peer is not None and each["arm"] != _PEER:
-                shared = [name for name in COLUMNS if name in each and name in peer]
-                changes = {name: each[name] - peer[name] for name in shared}
-                differences[each["arm"]].append({**changes, "seed": each["seed"], "base": each["base"]})
-        _print_rows(differences)
+    _print_rows({arm: [each for each in cells if each["arm"] == arm] for arm in arms})
+    print(f"\nless {peer}, on the same cells")
+    peers = {(each["base"], each["seed"]): each for each in cells if each["arm"] == peer}
+    differences: dict[str, list[Mapping[str, Any]]] = {arm: [] for arm in arms if arm != peer}
+    for each in cells:
+        other = peers.get((each["base"], each["seed"]))
+        if other is not None and each["arm"] != peer:
+            shared = [name for name in COLUMNS if name in each and name in other]
+            changes = {name: each[name] - other[name] for name in shared}
+            differences[each["arm"]].append({**changes, "seed": each["seed"], "base": each["base"]})
+    _print_rows(differences)
 
 
 def _print_rows(by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

@@ -269,6 +269,12 @@ class PreferenceApplication(FlywheelApplication):
         """Those of every application, and the summary's: it reads the same day."""
         return {**super().staleness_lookback_days, FEEDBACK_SUMMARY.name: {JOINED_FEEDBACK.name: 0}}
 
+    def __post_init__(self) -> None:
+        """Let versions export the objections that the recipe learns from, then check the fields."""
+        if self.recipe.objection_weight:
+            object.__setattr__(self, "resolution", replace(self.resolution, confirmed_objections=True))
+        super().__post_init__()
+
     def _check_together(self) -> None:
         super()._check_together()
         names = [source.name for source in self.sources]

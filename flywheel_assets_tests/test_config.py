@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from importlib import import_module
 from typing import Any
 
@@ -85,6 +86,16 @@ def test_every_field_of_an_application_can_be_made_from_config() -> None:
         if callable(field.default_factory)
     }
     assert {each.__name__ for each in types if each.__module__ != "builtins"} <= set(config.__all__)
+
+
+def test_versions_export_objections_where_the_recipe_learns_from_them() -> None:
+    def build(weight: float) -> config.PreferenceApplication:
+        recipe = config.AdapterRecipe(stages="one_stage", objection_weight=weight)
+        return config.PreferenceApplication(
+            name="texts", description="Texts.", start_date=date(2026, 3, 1), base_model="base", recipe=recipe
+        )
+
+    assert [build(weight).resolution.confirmed_objections for weight in (0.0, 1.0)] == [False, True]
 
 
 def test_importing_it_loads_neither_dagster_nor_a_heavy_library() -> None:

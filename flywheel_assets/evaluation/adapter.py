@@ -70,7 +70,7 @@ from flywheel_assets.records import make_stable_id
 
 _MARGIN_TOKENS = 16  # over the longest reference: room to be wrong in before a generation counts as endless
 
-_LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS)
+_LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS, ExportSet.OBJECTIONS)
 
 _Row = tuple[Stratum, ExportedRow]
 _WRONG_SEED = 0  # of the sampled answers: every model draws with the same random numbers

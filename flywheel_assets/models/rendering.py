@@ -41,7 +41,7 @@ from flywheel_assets.conversations import (
 )
 from flywheel_assets.errors import SettingsError, TrainingError
 from flywheel_assets.lake.versions.exports import ExportedRow
-from flywheel_assets.records import PromptFormat, Reason
+from flywheel_assets.records import ExampleKind, PromptFormat, Reason
 
 _LONGEST_SENTENCE = 200
 _PROBES = ("flywheelprobeone", "flywheelprobetwo")
@@ -72,6 +72,7 @@ class EncodedRow:
 
     prompt: list[int]
     chosen: list[int]
+    """Empty in an objection: no text is right."""
     rejected: list[int] | None
 
 
@@ -99,6 +100,8 @@ class _Rendered:
     completions: list[str]
     """Of the chosen and the rejected text, without the end token where no template wrote it."""
     is_chat: bool
+    is_objection: bool = False
+    """Its only completion is the rejected one."""
 
 
 class RowEncoder:
@@ -202,7 +205,8 @@ class RowEncoder:
         prompt = self._read_prompt(row.prompt, row.prompt_format)
         tools = _read_tools(row.tools)
         day = date.fromisoformat(row.completed_date) if row.completed_date else None
-        answers = [_read_answer(row.chosen, row.chosen_message)]
+        is_objection = row.example_kind == ExampleKind.OBJECTION
+        answers = [] if is_objection else [_read_answer(row.chosen, row.chosen_message)]
         if row.rejected is not None:
             answers.append(_read_answer(row.rejected, row.rejected_message))
         if not isinstance(prompt, str) and prompt[-1].role is Role.ASSISTANT:
@@ -212,11 +216,11 @@ class RowEncoder:
         self._refuse_controls("answer", _list_texts(answers, None))
         text, is_chat = self._render_prompt(prompt, tools, day)
         if not is_chat:
-            return _Rendered(text, [read_answer_text(answer) for answer in answers], is_chat=False)
+            return _Rendered(text, [read_answer_text(answer) for answer in answers], False, is_objection)
         assert not isinstance(prompt, str)
         asked = [self._to_template(each) for each in prompt]
         completions = [self._render_completion(asked, self._to_template(each), tools, day, text) for each in answers]
-        return _Rendered(text, completions, is_chat=True)
+        return _Rendered(text, completions, True, is_objection)
 
     def _read_prompt(self, prompt: str, prompt_format: str) -> str | list[Message]:
         if prompt_format != PromptFormat.MESSAGES:
@@ -409,6 +413,8 @@ class RowEncoder:
         if most is not None and length > most:
             sentence = f"{len(prompt)} tokens of prompt and {length - len(prompt)} of answer; max_length is {most}"
             return Refusal(Reason.TOO_MANY_TOKENS, sentence)
+        if row.is_objection:
+            return EncodedRow(prompt, [], completions[0])
         return EncodedRow(prompt, completions[0], completions[1] if len(completions) > 1 else None)
 
     def _complete_prompt(self, prompt: list[int]) -> list[int]:

@@ -32,7 +32,12 @@ from flywheel_assets.models.generation import (
     silence_libraries,
 )
 from flywheel_assets.models.rendering import load_tokenizer
-from flywheel_assets.training._one_stage import build_one_stage_rows, collate, make_one_stage_trainer_class
+from flywheel_assets.training._one_stage import (
+    build_one_stage_rows,
+    build_unpaired_term,
+    collate,
+    make_one_stage_trainer_class,
+)
 from flywheel_assets.training.examples import Example
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import StageReport
@@ -120,7 +125,8 @@ def train_preference(
 def train_one_stage(base_model: str, examples: Sequence[Example], recipe: AdapterRecipe, folder: Path) -> StageReport:
     """Run the one stage: a fresh adapter learns to write and to prefer the chosen texts, against the base.
 
-    Rows without a rejected text are written only. Epochs and rate are those of SFT.
+    Rows without a rejected text are written only; objections are there only where the recipe weighs them. Epochs and
+    rate are those of SFT.
     """
     if finished := _read_finished(folder):
         return finished
@@ -134,8 +140,9 @@ def train_one_stage(base_model: str, examples: Sequence[Example], recipe: Adapte
     tokenizer = load_tokenizer(base_model)
     with silence_libraries():
         base = load_base(base_model, recipe.device, recipe.quantization)
-        rows = build_one_stage_rows(base, examples, recipe.batch_size)
-        trainer = make_one_stage_trainer_class(recipe.preference_loss, recipe.preference_weight)(
+        unpaired = build_unpaired_term(examples, recipe)
+        rows = build_one_stage_rows(base, examples, recipe.batch_size, unpaired)
+        trainer = make_one_stage_trainer_class(recipe.preference_loss, recipe.preference_weight, unpaired)(
             model=base,
             args=keep_to_one_gpu(
                 DPOConfig(

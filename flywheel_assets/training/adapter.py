@@ -17,6 +17,7 @@ and ends with the same weights; finished, it verifies them and returns.
 """
 
 import hashlib
+import logging
 import shutil
 import sys
 import time
@@ -68,6 +69,8 @@ from flywheel_assets.training.requests import (
     TrainingRequest,
 )
 
+_log = logging.getLogger(__name__)
+
 DELTAS_FILE = "deltas.parquet"
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 
@@ -77,6 +80,8 @@ class _Rows:
     pairs: list[Example]
     others: list[Example]
     """Accepted outputs and demonstrations: SFT and the one stage learn them with the chosen texts."""
+    objections: list[Example]
+    """For the one stage; empty unless the recipe weighs them."""
     kept_back: list[ExportedRow]
     accepted_outputs: list[ExportedRow]
     counts: RowCounts
@@ -122,6 +127,7 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
         read_rows(export, manifest, ExportSet.TRAIN),
         read_rows(export, manifest, ExportSet.ACCEPTED),
         read_rows(export, manifest, ExportSet.DEMONSTRATIONS),
+        read_rows(export, manifest, ExportSet.OBJECTIONS),
         RowEncoder(load_tokenizer(request.base_model), request.recipe.rendering),
         request.recipe,
     )
@@ -213,15 +219,23 @@ def _prepare(
     pairs: Sequence[ExportedRow],
     accepted: Sequence[ExportedRow],
     demonstrations: Sequence[ExportedRow],
+    objections: Sequence[ExportedRow],
     encoder: RowEncoder,
     recipe: AdapterRecipe,
 ) -> _Rows:
     if not pairs:
         raise EmptyVersionError("the export holds no training pair; there is nothing to learn from")
-    subjects = keep_back(pairs, [*accepted, *demonstrations], recipe)
+    used = objections if recipe.objection_weight else []
+    subjects = keep_back(pairs, [*accepted, *demonstrations, *used], recipe)
     pair_split, accepted_split = split(pairs, subjects), split(accepted, subjects)
     shown_split = split(demonstrations, subjects)
     others = Split([*accepted_split.train, *shown_split.train], [*accepted_split.kept_back, *shown_split.kept_back])
+    objected_split = split(used, subjects)
+    learnt = encode(encoder, pair_split.train, recipe.written_comparisons)
+    if not others.train and not any(each.is_written for each in learnt):
+        # SFT would have nothing to learn from; the baseline of the promotion gate is made of it.
+        _log.warning("No winner of a comparison was accepted, and the version has no other text: all are written.")
+        learnt = encode(encoder, pair_split.train)
     counts = RowCounts(
         pairs_exported=len(pairs),
         accepted_exported=len(accepted),
@@ -232,13 +246,18 @@ def _prepare(
         demonstrations_exported=len(demonstrations),
         demonstrations_used=len(shown_split.train),
         demonstrations_kept_back=len(shown_split.kept_back),
+        winners_not_written=sum(not each.is_written for each in learnt),
+        objections_exported=len(objections),
+        objections_used=len(objected_split.train),
+        objections_kept_back=len(objected_split.kept_back),
     )
     # Every row now: one that cannot be encoded must not stop the choice between stages that took hours.
     encode(encoder, [*pair_split.kept_back, *others.kept_back])
     return _Rows(
-        encode(encoder, pair_split.train),
+        learnt,
         encode(encoder, others.train),
-        select_unseen(pair_split, others),
+        encode(encoder, objected_split.train),
+        select_unseen(pair_split, Split([*others.train, *objected_split.train], others.kept_back)),
         list(accepted),
         counts,
     )
@@ -246,9 +265,10 @@ def _prepare(
 
 def _train_stages(request: TrainingRequest, rows: _Rows, work: Path) -> tuple[dict[str, StageReport], Choice]:
     recipe = request.recipe
-    mixed = [*rows.pairs, *rows.others]
+    mixed = [*rows.pairs, *rows.others, *rows.objections]
     base = request.base_model
-    stages = {SFT: fit_into_memory(recipe, lambda fitting: train_sft(base, mixed, fitting, work / SFT))}
+    written = [each for each in mixed if each.is_written]
+    stages = {SFT: fit_into_memory(recipe, lambda fitting: train_sft(base, written, fitting, work / SFT))}
     release_memory()
     if not recipe.trains_preferences:
         return stages, Choice(SFT, "The recipe has SFT alone.", {})
@@ -279,8 +299,9 @@ def _name_other(recipe: AdapterRecipe) -> str:
 
 
 def _list_shapes(rows: _Rows, recipe: AdapterRecipe) -> dict[str, StageShape]:
-    mixed = [*rows.pairs, *rows.others]
-    shapes = {SFT: StageShape(len(mixed), 1, max(len(each.prompt) + len(each.chosen) for each in mixed))}
+    mixed = [*rows.pairs, *rows.others, *rows.objections]
+    written = [each for each in mixed if each.is_written]
+    shapes = {SFT: StageShape(len(written), 1, max(len(each.prompt) + len(each.chosen) for each in written))}
     if recipe.trains_preferences:
         other = _name_other(recipe)
         learnt = mixed if other == ONE_STAGE else rows.pairs

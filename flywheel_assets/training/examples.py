@@ -4,19 +4,23 @@ import hashlib
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
+from flywheel_assets.curation.texts.waiting import AdmittedAs
 from flywheel_assets.lake.versions.exports import ExportedRow
 from flywheel_assets.models.rendering import RowEncoder, encode_rows
-from flywheel_assets.training.recipes import AdapterRecipe
+from flywheel_assets.records import ExampleKind
+from flywheel_assets.training.recipes import AdapterRecipe, WrittenComparisons
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row as token ids; `rejected` is None where there is no rejected text."""
+    """One row as token ids; `rejected` is None where there is no rejected text, `chosen` empty in an objection."""
 
     pair_id: str
     prompt: list[int]
     chosen: list[int]
     rejected: list[int] | None
+    is_written: bool = True
+    """The model learns to write the chosen text; False: it learns only to prefer it, or there is none."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,24 @@ def split(rows: Sequence[ExportedRow], subjects: Set[str]) -> Split:
     return Split([row for row in rows if row.subject not in subjects], [row for row in rows if row.subject in subjects])
 
 
-def encode(encoder: RowEncoder, rows: Sequence[ExportedRow]) -> list[Example]:
+def encode(encoder: RowEncoder, rows: Sequence[ExportedRow], written: WrittenComparisons = "all") -> list[Example]:
     """Encode rows in their order; raises the error of `encode_rows`: nothing is ever cut short or left out."""
     encoded = encode_rows(encoder, rows)
     return [
-        Example(row.pair_id, each.prompt, each.chosen, each.rejected) for row, each in zip(rows, encoded, strict=True)
+        Example(row.pair_id, each.prompt, each.chosen, each.rejected, bool(each.chosen) and is_written(row, written))
+        for row, each in zip(rows, encoded, strict=True)
     ]
+
+
+def is_written(row: ExportedRow, written: WrittenComparisons) -> bool:
+    """Return whether the model learns to write a row's chosen text, not only to prefer it.
+
+    Of two answers one is better, and may be wrong all the same. Its text is confirmed where people accepted it, too
+    (`AdmittedAs.CONFIRMED_COMPARISON`). Exports from before there was that evidence hold no confirmed comparison.
+    """
+    if written == "all" or row.example_kind != ExampleKind.COMPARISON:
+        return True
+    return written == "confirmed" and row.admitted_as == AdmittedAs.CONFIRMED_COMPARISON
 
 
 def _hash_fraction(subject: str) -> float:

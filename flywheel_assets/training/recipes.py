@@ -22,6 +22,7 @@ from typing import Any, Literal
 from flywheel_assets.models.rendering import Rendering
 from flywheel_assets.ranges import Checked, Count, CountOrZero, NotNegative, Positive, ShareBelowOne
 
+WrittenComparisons = Literal["confirmed", "all", "none"]
 _NEVER = object()
 _YOUNGER: Mapping[str, object] = {
     "quantization": None,
@@ -36,6 +37,10 @@ _YOUNGER: Mapping[str, object] = {
     # Not 0: trainings whose stages were compared by greedy answers alone stay finished.
     "serving_temperature": 0.7,
     "selection_samples": 4,
+    "written_comparisons": "all",
+    "objection_weight": 0.0,
+    "objection_loss": "kto",
+    "desirable_ratio": 1.0,
 }
 """Fields that were added later, with the value that says what was done before: whatever the default becomes."""
 
@@ -86,6 +91,16 @@ class AdapterRecipe(Checked):
     """Of the one stage, next to the loss of SFT; "sigmoid" is DPO."""
     preference_weight: NotNegative = 1.0
     """Of that loss, per row; the loss of SFT, per token, has 1."""
+    written_comparisons: WrittenComparisons = "confirmed"
+    """Which winners of comparisons are written, not only preferred to the losers: those whose text people accepted, too
+    ("confirmed"), "all" or "none". Where a version has nothing else to write, all are."""
+    objection_weight: NotNegative = 0.0
+    """Of the loss of objections in the one stage, per row, as `preference_weight`; above 0 versions export the outputs
+    that a reviewer confirmed as wrong, and the one stage learns from them."""
+    objection_loss: Literal["kto", "apo_zero"] = "kto"
+    """"kto" measures from a reference point, for a forward pass more in every step; "apo_zero" from the base."""
+    desirable_ratio: NotNegative = 1.0
+    """What all accepted outputs and demonstrations weigh together as desirable, over all objections (KTO: 1 to 1.5)."""
     beta: Positive = 0.1
     """Strength of the pull towards the reference: the base in the one stage, else the SFT adapter."""
     warmup_ratio: ShareBelowOne = 0.1
@@ -169,4 +184,8 @@ class AdapterRecipe(Checked):
         if not self.loss_types or len(self.loss_types) != len(self.loss_weights):
             raise self.build_range_error(
                 "loss_weights", self.loss_weights, f"one weight for each loss of {self.loss_types}"
+            )
+        if self.objection_weight and not (self.stages == "one_stage" and self.trains_preferences):
+            raise self.build_range_error(
+                "objection_weight", self.objection_weight, 'above 0 only with stages="one_stage" and preference_epochs'
             )

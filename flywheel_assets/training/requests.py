@@ -37,7 +37,10 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RowCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of exported rows: exported = used + kept back, for pairs, accepted outputs and demonstrations."""
+    """Counts of exported rows: exported = used + kept back, for pairs, accepted outputs and demonstrations.
+
+    For objections, too, where the recipe weighs them; else none is used or kept back.
+    """
 
     pairs_exported: int
     accepted_exported: int
@@ -49,6 +52,11 @@ class RowCounts(msgspec.Struct, frozen=True, kw_only=True):
     demonstrations_exported: int = 0
     demonstrations_used: int = 0
     demonstrations_kept_back: int = 0
+    winners_not_written: int = 0
+    """Of the pairs used: comparisons whose winner is preferred only, because people did not accept its text."""
+    objections_exported: int = 0
+    objections_used: int = 0
+    objections_kept_back: int = 0
 
 
 class StageReport(msgspec.Struct, frozen=True, kw_only=True):

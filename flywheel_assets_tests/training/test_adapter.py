@@ -176,6 +176,62 @@ def test_demonstrations_are_trained_on_in_the_first_stage(tmp_path: Path) -> Non
     assert report.stages["sft"].steps == 8 + 2 + 3
 
 
+def rows_with_verdicts() -> Any:
+    """A week with three objections, and with choices between answers of which people accepted half."""
+    rows = world.rows_of_a_week(1, pairs=12, accepted=4, holdout=1, regression=1)
+    compared = [
+        msgspec.structs.replace(
+            row, example_kind="comparison", admitted_as="confirmed_comparison" if place % 2 else "comparison"
+        )
+        for place, row in enumerate(
+            world.rows_of_a_week(2, pairs=6, accepted=0, holdout=0, regression=0)[ExportSet.TRAIN]
+        )
+    ]
+    objected = [
+        msgspec.structs.replace(row, chosen="", example_kind="objection")
+        for row in world.rows_of_a_week(3, pairs=3, accepted=0, holdout=0, regression=0)[ExportSet.TRAIN]
+    ]
+    return {**rows, ExportSet.TRAIN: [*rows[ExportSet.TRAIN], *compared], ExportSet.OBJECTIONS: objected}
+
+
+@pytest.mark.long
+def test_objections_are_learnt_where_the_recipe_weighs_them_and_doubtful_winners_never_written(tmp_path: Path) -> None:
+    export = world.write_version(tmp_path / "export", rows_with_verdicts())
+    found = {}
+    for weight in (0.0, 1.0):
+        asked = world.request(
+            export, world.blank_base(), tmp_path / f"{weight}",
+            stages="one_stage", objection_weight=weight, selection_share=0.0, sft_epochs=1.0, batch_size=1,
+        )  # fmt: skip
+        found[weight] = train_adapter(asked)
+    without, with_them = found[0.0], found[1.0]
+    assert (with_them.rows.objections_exported, with_them.rows.objections_used) == (3, 3)
+    assert (without.rows.objections_exported, without.rows.objections_used) == (3, 0)
+    assert without.rows.winners_not_written == with_them.rows.winners_not_written == 3
+    for report in found.values():
+        assert report.stages["sft"].steps == 12 + 3 + 4
+    assert without.stages["one_stage"].steps == 12 + 6 + 4
+    assert with_them.stages["one_stage"].steps == 12 + 6 + 4 + 3
+    assert without.sft_adapter_sha256 == with_them.sft_adapter_sha256
+    assert without.adapter_sha256 != with_them.adapter_sha256
+
+
+def test_a_version_of_nothing_but_doubtful_winners_is_written_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An imported set of chosen and rejected answers has no other text, and SFT would have no row."""
+    rows = rows_with_verdicts()
+    compared = [
+        msgspec.structs.replace(row, admitted_as="comparison")
+        for row in rows[ExportSet.TRAIN]
+        if row.example_kind == "comparison"
+    ]
+    export = world.write_version(tmp_path / "export", {ExportSet.TRAIN: compared})
+    report = train_adapter(world.request(export, world.blank_base(), tmp_path, stages="sft", sft_epochs=1.0))
+    assert (report.rows.pairs_used, report.rows.winners_not_written) == (6, 0)
+    assert "all are written" in caplog.text
+
+
 def test_a_base_model_without_safetensors_is_refused(asked: TrainingRequest, tmp_path: Path) -> None:
     pickled = tmp_path / "pickled"
     pickled.mkdir()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from flywheel_assets.errors import TrainingError
 from flywheel_assets.models.rendering import Rendering, RowEncoder, load_tokenizer
 from flywheel_assets.training.examples import encode, keep_back, split
-from flywheel_assets.training.recipes import AdapterRecipe
+from flywheel_assets.training.recipes import AdapterRecipe, WrittenComparisons
 from flywheel_assets_tests.training.small_world import blank_base, exported
 
 RECIPE = AdapterRecipe()
@@ -44,6 +44,34 @@ def test_prompt_and_completion_do_not_merge_at_their_boundary(encoder: RowEncode
     (example,) = encode(encoder, [exported(1, "orders ", "= sorted(orders)", None, "u")])
     assert example.prompt == encoder.encode_prompt("orders ")
     assert example.prompt + example.chosen[:-1] != encoder.tokenizer("orders = sorted(orders)")["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("row", "confirmed", "every", "none"),
+    [
+        ({"example_kind": "comparison", "admitted_as": "comparison"}, False, True, False),
+        ({"example_kind": "comparison", "admitted_as": "confirmed_comparison"}, True, True, False),
+        ({"example_kind": "preference_pair", "admitted_as": "recurring_small_edit"}, True, True, True),
+    ],
+)
+def test_which_winners_are_written(
+    encoder: RowEncoder, row: dict[str, str], confirmed: bool, every: bool, none: bool
+) -> None:
+    compared = exported(1, "# wait 3\n", "time.sleep(3)", "sleep(3)", "u", **row)
+    by_rule = {"confirmed": confirmed, "all": every, "none": none}
+    rules: tuple[WrittenComparisons, ...] = ("confirmed", "all", "none")
+    assert {rule: encode(encoder, [compared], rule)[0].is_written for rule in rules} == by_rule
+
+
+def test_an_objection_has_a_rejected_text_and_none_to_write(encoder: RowEncoder) -> None:
+    row = exported(1, "# wait 3\n", "", "sleep(3)", "u", example_kind="objection")
+    (example,) = encode(encoder, [row])
+    (pair,) = encode(encoder, [exported(1, "# wait 3\n", "time.sleep(3)", "sleep(3)", "u")])
+    assert (example.prompt, example.chosen, example.rejected) == (pair.prompt, [], pair.rejected)
+    assert not example.is_written
+    long = exported(2, "# wait 3\n", "", "sleep(3)" * 50, "u", example_kind="objection")
+    with pytest.raises(TrainingError, match="too_many_tokens"):
+        encode(RowEncoder(encoder.tokenizer, Rendering(max_length=64)), [long])
 
 
 def test_nothing_is_cut_or_left_out(encoder: RowEncoder) -> None:

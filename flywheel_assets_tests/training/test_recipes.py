@@ -46,6 +46,10 @@ def test_plain_dpo_is_not_the_default() -> None:
         ({"serving_temperature": 0.0}, "serving_temperature"),
         ({"selection_samples": -1}, "selection_samples"),
         ({"gradient_checkpointing": "auto"}, "gradient_checkpointing"),
+        ({"written_comparisons": "some"}, "written_comparisons"),
+        ({"objection_loss": "dpo"}, "objection_loss"),
+        ({"stages": "two_stages", "objection_weight": 1.0}, 'objection_weight .* only with stages="one_stage"'),
+        ({"stages": "one_stage", "preference_epochs": 0.0, "objection_weight": 1.0}, "objection_weight"),
     ],
 )
 def test_impossible_recipes_are_refused_by_name(changes: dict[str, Any], named: str) -> None:
@@ -65,7 +69,7 @@ OLDER = """{"lora_rank":16,"lora_alpha":32,"lora_targets":"all-linear","batch_si
 def test_a_finished_training_answers_its_request_after_recipes_got_new_fields() -> None:
     """The digest was made from every field, so each upgrade that added one refused all finished trainings."""
     text = OLDER.replace("\n", "")
-    older = msgspec.json.decode(text, type=AdapterRecipe)
+    older = msgspec.convert(add_younger_fields(msgspec.json.decode(text)), AdapterRecipe)
     asked = TrainingRequest(
         application="assistant",
         version="dpo_gold_v1",
@@ -87,6 +91,8 @@ def test_a_finished_training_answers_its_request_after_recipes_got_new_fields() 
             {"selection_samples": 2},
             {"preference_weight": 0.5},
             {"preference_loss": "sigmoid"},
+            {"stages": "one_stage", "objection_weight": 1.0},
+            {"written_comparisons": "confirmed"},
         ),
     ):
         other = msgspec.structs.replace(asked, recipe=replace(older, **changes))
@@ -97,6 +103,7 @@ def test_a_recorded_recipe_says_what_was_done_then_whatever_the_default_is_now()
     younger = add_younger_fields(msgspec.json.decode(OLDER.replace("\n", "")))
     assert younger["stages"] == "two_stages"
     assert younger["lora_rank"] == 16
+    assert (younger["written_comparisons"], younger["objection_weight"]) == ("all", 0.0)
     assert add_younger_fields({**younger, "stages": "one_stage"})["stages"] == "one_stage"
 
 

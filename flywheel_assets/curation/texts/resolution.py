@@ -61,7 +61,11 @@ RESOLVED_COLUMNS = [
             pa.float64(),
             "with which resolution kept the row; 1 for all but the sampled accepted outputs",
         ),
-        ("admitted_as", pa.string(), "the example's kind | recurring_small_edit | confirmed_fact"),
+        (
+            "admitted_as",
+            pa.string(),
+            "the example's kind | confirmed_comparison | recurring_small_edit | confirmed_fact",
+        ),
         ("support_users", pa.int64(), "distinct subjects who sent nearly this row: evidence, never a training weight"),
         (
             "nearest_training",
@@ -252,6 +256,7 @@ def _keep_verdicts(rows: "_Remaining", rules: ResolutionRules) -> None:
     """Keep the examples that verdicts admit, and of those that wait the supported ones."""
     verdicts = reduce_statements(rows.keys, rules.agreement)
     rows.keys = rows.keys.append_column("reputation", pa.array(measure_reputation(rows.keys, verdicts)))
+    rows.keys = rows.keys.append_column("is_winner_accepted", pa.array(verdicts.is_winner_accepted))
     counted = [Role.CORRECTION, Role.ACCEPTANCE, Role.COMPARISON]
     counted += [Role.OBJECTION] if rules.confirmed_objections else []
     wins = verdicts.has_role(*counted)
@@ -382,7 +387,9 @@ def _copy_rows(
     chosen = gold.filter(pa.array(selected))
     added: tuple[Column, ...] = (
         pa.array(probability[members]),
-        explain_admission(chosen["example_kind"], chosen["held_reason"]),
+        explain_admission(
+            chosen["example_kind"], chosen["held_reason"], to_mask(rows.keys["is_winner_accepted"])[members]
+        ),
         rows.keys["support_users"].filter(pa.array(members)),
         rows.keys["nearest_training"].filter(pa.array(members)),
     )

@@ -116,6 +116,8 @@ class Verdicts:
     """Positions in `ROLES`."""
     is_current: npt.NDArray[np.bool_]
     """The examples that count, and the other people's current corrections of the same outputs: support for them."""
+    is_winner_accepted: npt.NDArray[np.bool_]
+    """Comparisons whose better answer the verdict about it accepts: it was not only preferred."""
 
     def has_role(self, *roles: Role) -> npt.NDArray[np.bool_]:
         """Mark the rows that have one of these roles."""
@@ -162,7 +164,7 @@ def reduce_statements(gold: pa.Table, agreement: Agreement = Agreement.MAJORITY)
         accepted[group.number] = decision.is_accepted
 
     _decide_comparisons(keys, active, stance, is_example, predictions, accepted, agreement, role, is_current)
-    return Verdicts(role, is_current)
+    return Verdicts(role, is_current, _mark_accepted_winners(keys, stance, chooses, predictions, accepted))
 
 
 @dataclass(frozen=True)
@@ -650,6 +652,21 @@ def _decide_comparisons(
         for row, each in decision.roles:
             role[row] = _CODES[each]
         is_current[decision.current] = True
+
+
+def _mark_accepted_winners(
+    keys: pa.Table,
+    stance: npt.NDArray[np.int64],
+    chooses: npt.NDArray[np.bool_],
+    predictions: _Numbered,
+    accepted: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.bool_]:
+    """Mark the rows that prefer an accepted answer: a choice is about it, a regeneration names it."""
+    marked = chooses & accepted[predictions.numbers]
+    replaces = np.flatnonzero(stance == _STANCES.index(Stance.REGENERATES))
+    places = pc.index_in(keys["sibling_id"].take(replaces), predictions.values).fill_null(-1).to_numpy()
+    marked[replaces] = (places >= 0) & accepted[places]
+    return marked
 
 
 def _decide_direction(group: _Group, agreement: Agreement) -> _Decision:

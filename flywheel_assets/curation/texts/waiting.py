@@ -27,7 +27,8 @@ class AdmittedAs(StrEnum):
     """The reason that a row is in a version."""
 
     PREFERENCE_PAIR = ExampleKind.PREFERENCE_PAIR.value
-    COMPARISON = ExampleKind.COMPARISON.value
+    COMPARISON = ExampleKind.COMPARISON.value  # one answer was preferred: it may be wrong, too
+    CONFIRMED_COMPARISON = "confirmed_comparison"  # and people accepted it for itself
     ACCEPTED_OUTPUT = ExampleKind.ACCEPTED_OUTPUT.value
     DEMONSTRATION = ExampleKind.DEMONSTRATION.value
     OBJECTION = ExampleKind.OBJECTION.value
@@ -154,7 +155,14 @@ def mark_unsupported_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
     return waiting
 
 
-def explain_admission(example_kind: ChunkedArray, held_reason: ChunkedArray) -> Array:
+def explain_admission(
+    example_kind: ChunkedArray, held_reason: ChunkedArray, is_winner_accepted: npt.NDArray[np.bool_]
+) -> Array:
     """Name the reason that each row is in a version (`AdmittedAs`)."""
-    kinds = zip(example_kind.to_pylist(), held_reason.to_pylist(), strict=True)
-    return pa.array([str(_ADMITTED_AS[held]) if held else kind for kind, held in kinds], pa.string())
+    kinds = pc.if_else(
+        pc.and_(pc.equal(example_kind, pa.scalar(ExampleKind.COMPARISON.value)), pa.array(is_winner_accepted)),
+        AdmittedAs.CONFIRMED_COMPARISON.value,
+        example_kind,
+    )
+    both = zip(kinds.to_pylist(), held_reason.to_pylist(), strict=True)
+    return pa.array([str(_ADMITTED_AS[held]) if held else kind for kind, held in both], pa.string())

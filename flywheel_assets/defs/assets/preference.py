@@ -121,6 +121,8 @@ def _build_trained_adapter_asset(application: PreferenceApplication) -> dg.Asset
                     "coverage": report.coverage.describe() if report.coverage else "not recorded",
                     "training_pairs": report.pairs_used,
                     "accepted_outputs": report.accepted_used,
+                    "objections": report.rows.objections_used,
+                    "winners_preferred_but_not_written": report.rows.winners_not_written,
                     "seconds": round(report.seconds, 1),
                     "time": report.describe_time(),
                     "mean_delta_log_p_chosen": report.mean_delta_chosen,

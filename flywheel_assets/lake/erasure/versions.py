@@ -158,7 +158,8 @@ def _finish_killed_move(lake: Lake, gold: TableSpec, name: str, exported: Versio
 def _add_export(version: ErasedVersion, folder: VersionFolder, revision: PreparedRevision) -> ErasedVersion:
     """Add what the prepared revision will change, and what happens to a model that was trained on erased rows."""
     removed = revision.revised.rows_removed
-    learnt = (ExportSet.TRAIN, ExportSet.ACCEPTED, *EARLIER, ExportSet.REFIT)
+    of_texts = (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS, ExportSet.OBJECTIONS)
+    learnt = (*of_texts, *EARLIER, ExportSet.REFIT)
     trained = folder.is_trained and any(removed.get(which, 0) for which in learnt)
     # While it is in this folder only it can be made again.
     dropped = trained and not folder.is_finished and not folder.evaluation.exists()

@@ -315,7 +315,7 @@ def _read_known(opponents: Sequence[VersionFolder]) -> tuple[set[str], set[str]]
         manifest = read_manifest(export)
         if place == 0:
             judged = read_pair_ids(export, manifest, ExportSet.HOLDOUT)
-        for which in (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS):
+        for which in (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS, ExportSet.OBJECTIONS):
             prompts |= read_prompt_hashes(export, manifest, which)
     return judged, prompts
 
@@ -331,7 +331,7 @@ def _select_fresh(rows: pa.Table, judged: set[str], prompts: set[str]) -> pa.Tab
 
 
 def _count_primary_subjects(resolution: Resolution, judged: set[str], prompts: set[str]) -> int:
-    learnt = (resolution.train, resolution.accepted, resolution.demonstrations)
+    learnt = (resolution.train, resolution.accepted, resolution.demonstrations, resolution.objections)
     trained = prompts.union(*(values_of(rows["prompt_hash"]) for rows in learnt))
     fresh = _select_fresh(resolution.holdout, judged, trained)
     return _count_subjects(fresh.filter(pc.is_null(fresh["nearest_training"])))

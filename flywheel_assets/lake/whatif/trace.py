@@ -461,7 +461,7 @@ class _Tracer:
         )
 
     def _tell_model(self, folder: VersionFolder, sets: list[ExportSet], at: datetime) -> None:
-        is_learnt = not {ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.REFIT}.isdisjoint(sets)
+        is_learnt = not _LEARNT.isdisjoint(sets)
         if not folder.is_trained:
             if is_learnt:
                 self._add(at, Stage.TRAINED, f"{folder.version} is not trained yet.")
@@ -489,9 +489,18 @@ class _Tracer:
 
 _GIVES = frozenset(GIVING.values())
 _NOT_INGESTED = "No table holds it yet: `flywheel turn` reads it."
+_LEARNT = {
+    ExportSet.TRAIN,
+    ExportSet.ACCEPTED,
+    ExportSet.DEMONSTRATIONS,
+    ExportSet.OBJECTIONS,
+    ExportSet.REFIT,
+}
 _SETS = {
     ExportSet.TRAIN: "training rows",
     ExportSet.ACCEPTED: "accepted outputs that training mixes in",
+    ExportSet.DEMONSTRATIONS: "demonstrations, which training mixes in",
+    ExportSet.OBJECTIONS: "objections, for recipes that weigh them",
     ExportSet.HOLDOUT: "held-out pairs, never trained on",
     ExportSet.REGRESSION: "the regression set, never trained on",
     ExportSet.EVALUATION: "rows that models are judged on",

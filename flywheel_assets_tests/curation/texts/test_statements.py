@@ -434,6 +434,26 @@ def test_an_objection_is_a_row_only_where_the_rules_ask_for_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([choose("b", "a")], "comparison"),
+        ([choose("b", "a", source="reviewer")], "comparison"),
+        ([choose("b", "a"), about_b(up("bob"))], "confirmed_comparison"),
+        ([choose("b", "a"), up("bob")], "comparison"),
+        ([choose("b", "a"), about_b(up("bob")), about_b(down("cyd"))], "comparison"),
+        ([choose("b", "a"), about_b(edit(BETTER, "bob"))], "comparison"),
+        ([{**choose("b", "a"), "sibling_id": None}, about_b(up("bob"))], "confirmed_comparison"),
+        ([again(), about_b(up())], "confirmed_comparison"),
+    ],
+)
+def test_a_winner_that_people_accepted_is_told_from_one_that_is_only_better(events: list[Event], expected: str) -> None:
+    """Of two wrong answers people choose the lesser evil, and the trainer wrote it as if it were right."""
+    train = resolve(curate_rows(join(events)), EVERYTHING).train
+    compared = [row for row in train.to_pylist() if row["example_kind"] == "comparison"]
+    assert [row["admitted_as"] for row in compared] == [expected]
+
+
+@pytest.mark.parametrize(
     ("events", "majority", "newest", "unanimous"),
     [
         ([up("ann"), up("bob"), down("cyd")], ["accepted"], [], []),

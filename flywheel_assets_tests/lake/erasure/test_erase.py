@@ -38,7 +38,7 @@ from flywheel_assets.lake.tables.specs import (
 )
 from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude_rows, list_exclusions
-from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, read_manifest
+from flywheel_assets.lake.versions.exports import ExportSet, Manifest, hash_manifest, read_manifest
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.lake.versions.publishing import publish_export
@@ -518,6 +518,36 @@ def test_a_small_edit_that_waits_in_gold_is_erased_with_its_account(tmp_path: Pa
     after = ledger.read_entries(bench.lake, CURATED_DPO_PAIRS.name)[day(0)]
     assert (after.rows_kept, after.rows_held, after.rows_in) == (3, 0, 3)
     assert audit_accounts(bench.lake, CURATED_DPO_PAIRS).discrepancies == ()
+
+
+@pytest.mark.parametrize("signal", ["demonstration", "thumb"])
+def test_a_model_that_learnt_only_demonstrations_or_objections_of_the_person_is_named(
+    signal: str, tmp_path: Path
+) -> None:
+    """Training mixes them in, and the receipt said that no model had learnt from the person."""
+    bench = Workbench(tmp_path)
+    shown = {"signal": "demonstration", "original_output": None}
+    nothing = dict.fromkeys(("prompt", "prompt_format", "original_output", "final_text"))
+    objected = {**nothing, "signal": "thumb", "value": -1.0, "source": "reviewer"}
+    own = edit(1, **(shown if signal == "demonstration" else objected))
+    bench.land(EventKind.PREDICTION, day(0), [served(1, user_id=PERSON)])
+    bench.land(EventKind.FEEDBACK, day(0), [own, *(edit(n, "harmless", user_id=f"user-{n}") for n in range(3))])
+    for step in (bench.ingest_both, bench.join, bench.curate):
+        step([day(0)])
+    place = place_of(bench)
+    manifest = cut_pair_version(
+        bench.lake, place.versions, "dpo_gold_v1", replace(RULES, confirmed_objections=True), "1"
+    )
+    which = ExportSet.DEMONSTRATIONS if signal == "demonstration" else ExportSet.OBJECTIONS
+    assert manifest.files[which].rows == 1
+    folder = place.versions.folder("dpo_gold_v1")
+    folder.training.mkdir()
+    (folder.training / "training.json").write_text("{}")
+    folder.promotion.write_text("{}")
+    receipt = forget(place)
+    assert [version.trained for version in receipt.versions] == [True]
+    assert read_manifest(folder.export).files[which].rows == 0
+    assert quoting(tmp_path) == []
 
 
 @pytest.mark.parametrize("written", ["müller", "m\\u00fcller", "m\\u00FCller"])

@@ -1,7 +1,10 @@
 """The people who would judge a version, counted before it is cut, against the version itself."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +21,7 @@ from flywheel_assets_tests.builders import day, make_gold
 from flywheel_assets_tests.lake.workbench import Workbench, stamp, write_day
 
 HALF = ResolutionRules(holdout_share=0.5)
-_LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS)
+_LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS, ExportSet.OBJECTIONS)
 
 
 @pytest.fixture
@@ -31,18 +34,23 @@ def versions(bench: Workbench) -> Versions:
     return Versions(bench.root / "versions", bench.application)
 
 
-def write(bench: Workbench, on: date, users: range, *, prompts: int = 1_000_000) -> None:
+def write(
+    bench: Workbench, on: date, users: range, *, prompts: int = 1_000_000, objections: Sequence[dict[str, Any]] = ()
+) -> None:
     """One pair of each user on that day; only so many prompts are different."""
     rows = [
-        make_gold(
-            completed_date=on,
-            prediction_id=f"{on} {user}",
-            feedback_event_id=f"{on} {user}",
-            subject=f"user {user}",
-            prompt=f"the prompt {on if prompts > 1000 else 'of all days'} {user % prompts}",
-            chosen=f"chosen {on} {user}",
-        )
-        for user in users
+        *objections,
+        *(
+            make_gold(
+                completed_date=on,
+                prediction_id=f"{on} {user}",
+                feedback_event_id=f"{on} {user}",
+                subject=f"user {user}",
+                prompt=f"the prompt {on if prompts > 1000 else 'of all days'} {user % prompts}",
+                chosen=f"chosen {on} {user}",
+            )
+            for user in users
+        ),
     ]
     write_day(bench.lake, CURATED_DPO_PAIRS, on, rows)
     entry = LedgerEntry(CURATED_DPO_PAIRS.name, on, True, f"{on} {users}", {}, len(rows), len(rows), {})
@@ -88,6 +96,39 @@ def test_as_many_people_judge_as_were_foreseen(bench: Workbench, versions: Versi
     assert second.judges == count_judges_of_export(versions.folder("dpo_gold_v2"), champion)
     assert second.judges == (0 if prompts == 5 else second.held_out)
     assert second.people <= 30
+
+
+def test_a_prompt_of_an_objection_was_trained_on(bench: Workbench, versions: Versions) -> None:
+    """A held-out prompt judges only what no loss has seen, and an objection is learnt from."""
+    people = [f"user {number}" for number in range(40)]
+    trained = [name for name, fraction in zip(people, hash_for_holdout(people), strict=True) if fraction >= 0.5]
+    objections = [
+        make_gold(
+            completed_date=day(0),
+            prediction_id=f"objected {number}",
+            feedback_event_id=f"objected {number}",
+            subject=trained[number % len(trained)],
+            prompt=f"the prompt of all days {number}",
+            chosen="",
+            rejected=f"wrong {number}",
+            example_kind="objection",
+            stance="objects",
+            signal="thumb",
+            source="reviewer",
+            content_hash=f"objection {number}",
+        )
+        for number in range(40)
+    ]
+    write(bench, day(0), range(40), prompts=40, objections=objections)
+    rules = replace(HALF, confirmed_objections=True)
+    assert count(bench, HALF).judges > 10
+    assert count(bench, rules).judges == 0
+    cut_pair_version(bench.lake, versions, "dpo_gold_v1", rules, "1")
+    champion = versions.folder("dpo_gold_v1")
+    assert count_judges_of_export(champion) == 0
+    # Also where the next version exports none.
+    write(bench, day(1), range(40), prompts=40)
+    assert count(bench, HALF, champion).judges == 0
 
 
 def test_a_larger_share_only_moves_people_to_the_holdout_and_is_the_least_that_is_enough(bench: Workbench) -> None:

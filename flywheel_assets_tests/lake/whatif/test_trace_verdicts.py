@@ -1,5 +1,6 @@
 """What a trace says about the verdict of people: for every situation the clause, and why a version lacks the row."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,17 @@ def test_an_approval_that_was_taken_back_says_by_what(bench: Workbench, later: d
     assert in_versions(bench, "up") == [
         f"dpo_gold_v1 does not hold it: event up was withdrawn by event later ({clause})."
     ]
+
+
+def test_demonstrations_and_objections_say_in_which_file_of_a_version_they_are(bench: Workbench) -> None:
+    """The page of such a row was a KeyError."""
+    shown = {"example_kind": "demonstration", "signal": "demonstration", "rejected": None, "similarity": None}
+    objected = {"example_kind": "objection", "stance": "objects", "signal": "thumb", "source": "reviewer", "chosen": ""}
+    write(bench, say("shown", 1, **shown), say("no", 2, prediction_id="q", **objected))
+    rules = replace(PAIRS, confirmed_objections=True)
+    cut_pair_version(bench.lake, Versions(bench.root / "versions", APPLICATION), "dpo_gold_v1", rules, "1")
+    assert in_versions(bench, "shown") == ["dpo_gold_v1 holds it: demonstrations, which training mixes in."]
+    assert in_versions(bench, "no") == ["dpo_gold_v1 holds it: objections, for recipes that weigh them."]
 
 
 def test_an_undone_edit_says_so(bench: Workbench) -> None:
