@@ -67,13 +67,14 @@ from flywheel_assets.lake.storage.schema_versions import decode_versioned
 _AT_ONCE = 8
 """Downloads at the same time."""
 _MOST_CLOSINGS = 10
-_SEGMENT = re.compile(r"([^/]+)\.([0-9a-f]{64})\.jsonl")
+SEGMENT_NAME = re.compile(r"([^/]+)\.([0-9a-f]{64})\.jsonl")
+"""Of an object: the segment's name on disk, and its sha256."""
 _DAY = re.compile(r"received_date=(\d{4}-\d{2}-\d{2})/$")
 
 
 def read_stem(name: str) -> str | None:
     """Read a segment's original name on disk from its key; return None where the key is no segment's."""
-    match = _SEGMENT.fullmatch(name.rpartition("/")[2])
+    match = SEGMENT_NAME.fullmatch(name.rpartition("/")[2])
     return match[1] if match else None
 
 
@@ -102,6 +103,11 @@ class ObjectLanding:
         """Return the bucket, for messages."""
         return f"s3://{self.bucket}"
 
+    @property
+    def place(self) -> str:
+        """Return the URI of the prefix."""
+        return "/".join(filter(None, (self.name, self.prefix)))
+
     def find_folder(self, application: str) -> None:
         """Return None: the events are not on this machine."""
 
@@ -120,8 +126,18 @@ class ObjectLanding:
                 return
             found = store.read(key)
             assert found is not None
-        where = "/".join(filter(None, (self.name, self.prefix)))
-        Owner.decode(found[0], f"{where}/{OWNER_FILE}").refuse_other(home_id, where)
+        Owner.decode(found[0], f"{self.place}/{OWNER_FILE}").refuse_other(home_id, self.place)
+
+    def read_owner(self) -> Owner | None:
+        """Read whose the prefix is; None: it has no owner yet.
+
+        Raises:
+            HomeMismatchError: the object that says so is damaged.
+            LandingUnavailableError: S3 does not answer.
+        """
+        store, key = self._find_owner()
+        found = store.read(key)
+        return None if found is None else Owner.decode(found[0], f"{self.place}/{OWNER_FILE}")
 
     def claim(self, home_id: str) -> None:
         """Make the prefix a home's own, whatever home had it before.
@@ -363,7 +379,7 @@ class ObjectLandingZone:
         if content is None:
             raise LandingRetiredError(f"{self.build_uri(key)} was deleted since the day was listed; restore it")
         target.write_bytes(content)
-        match = _SEGMENT.fullmatch(name)
+        match = SEGMENT_NAME.fullmatch(name)
         if match is None or hash_file(target) != match[2]:
             raise ClosedDayError(f"{self.build_uri(key)} does not match the hash in its name: restore the object")
         return target
@@ -515,7 +531,7 @@ class ObjectLandingZone:
         for page in self.store.list_pages("list_objects_v2", Prefix=self.build_key(day, "")):
             for each in page.get("Contents", []):
                 name = each["Key"].rpartition("/")[2]
-                match = _SEGMENT.fullmatch(name)
+                match = SEGMENT_NAME.fullmatch(name)
                 if match:
                     found.append(Segment(name, each["Size"], match[2]))
         return sorted(found, key=lambda segment: segment.name)
