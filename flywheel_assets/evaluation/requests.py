@@ -148,6 +148,7 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     """Rate of wrong answers on primary rows by sampled model, mean over subjects; empty in older reports."""
     wrong_answer_fall: Interval | None = None
     """Incumbent − challenger, paired by row. Shown, never decisive."""
+    schema_version: int = 1
 
     def list_primary_ned(self) -> dict[str, float]:
         """Mean NED on primary rows by model."""
@@ -250,6 +251,7 @@ class ClassifierEvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     refit: RefitEvidence | None = None
     """Of the model that is deployed in place of the judged one; None: there is none."""
     seconds: float
+    schema_version: int = 1
 
     def list_metrics(self) -> dict[str, float]:
         """Return every number as `<model>/<score>`, for a tracking server."""
