@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 FSCK_JOB = "{}_fsck"
 SHARE_TAG = "flywheel/fsck_share"
+FINDINGS = "findings"
+"""Metadata of the check: the number of its findings."""
 DAILY_SHARE = 0.05
 """Of the files that were read before: in twenty days each is read once. New files are read at once."""
 _CHECK = "stored_files_are_whole"
@@ -82,6 +84,11 @@ def _build_model_list(stores: AnyStores, application: str) -> Callable[[], list[
     return list_models
 
 
+def build_check_key(application: FlywheelApplication, asset: str) -> dg.AssetCheckKey:
+    """Build the key of the check that hangs on an application's asset."""
+    return dg.AssetCheckKey(dg.AssetKey([application.name, asset]), _CHECK)
+
+
 def build_fsck_check(application: FlywheelApplication, asset: str) -> dg.AssetChecksDefinition:
     """Build the check of everything that the application has stored.
 
@@ -106,7 +113,7 @@ def build_fsck_check(application: FlywheelApplication, asset: str) -> dg.AssetCh
             passed=not findings,
             description=f"{len(findings)} findings: {shown}" if findings else "everything is whole",
             metadata={
-                "findings": len(findings),
+                FINDINGS: len(findings),
                 "share": share,
                 "bytes_read": report.bytes_read,
                 "cpu_seconds": time.process_time() - began,
@@ -123,7 +130,7 @@ def build_fsck_job(application: FlywheelApplication, asset: str) -> "UnresolvedA
     """Build `<application>_fsck`, which runs this check alone."""
     return dg.define_asset_job(
         FSCK_JOB.format(application.name),
-        dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey([application.name, asset]), _CHECK)),
+        dg.AssetSelection.checks(build_check_key(application, asset)),
         description="Looks for damaged files; the check's metadata names each with cause and repair.",
     )
 
