@@ -88,7 +88,7 @@ def build_supervision_sensor(
         name=SUPERVISION,
         default_status=dg.DefaultSensorStatus.RUNNING if webhook else dg.DefaultSensorStatus.STOPPED,
         minimum_interval_seconds=60,
-        description="Posts failing and silent sensors and schedules, late days, refusals of the trigger, damaged files.",
+        description="Posts failing and silent automation, late days, refusals of the trigger and damaged files.",
     )
     def supervision_alert(
         context: dg.SensorEvaluationContext, stores: Stores, clock: Clock
