@@ -31,7 +31,7 @@ counted.
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
@@ -42,7 +42,13 @@ from typing import Any
 
 import msgspec
 
-from flywheel_assets.errors import ClosedDayError, LandingRetiredError, LandingUnavailableError, SettingsError
+from flywheel_assets.errors import (
+    ClosedDayError,
+    LandingError,
+    LandingRetiredError,
+    LandingUnavailableError,
+    SettingsError,
+)
 from flywheel_assets.lake.landing.disk import (
     CLOSED_FILE,
     FIRST_DAY_FILE,
@@ -163,11 +169,18 @@ class ObjectLanding:
         """Read the first day of an application's history; None: none was imported.
 
         Raises:
+            LandingError: the object that says so is damaged.
             LandingUnavailableError: S3 does not answer.
         """
         store, key = self._find_first_day(application)
         found = store.read(key)
-        return None if found is None else msgspec.json.decode(found[0], type=FirstDay).first_day
+        try:
+            return None if found is None else msgspec.json.decode(found[0], type=FirstDay).first_day
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise LandingError(
+                f"{self.name}/{key} is damaged ({type(error).__name__}): it says where imported history begins. "
+                'Restore it, or write {"first_day": "YYYY-MM-DD"}: `flywheel history` lists the days.'
+            ) from None
 
     def note_first_day(self, application: str, day: date) -> None:
         """Note that history begins on `day` at the latest.
@@ -336,9 +349,11 @@ class ObjectLandingZone:
         moved: list[str] = []
         for day in self.list_days():
             segments = self.list_segments(day)
-            closing = self._read_closing(day) if segments else None
-            if closing is not None:
-                moved += self._republish_late_segments(day, closing, segments, now)
+            # Without a readable closing it is unknown what is late: that day's own readers refuse it.
+            with suppress(ClosedDayError):
+                closing = self._read_closing(day) if segments else None
+                if closing is not None:
+                    moved += self._republish_late_segments(day, closing, segments, now)
         return moved
 
     @contextmanager
@@ -508,10 +523,24 @@ class ObjectLandingZone:
         return None if sealed is None else sealed.closing
 
     def find_closing(self, day: date) -> "SealedDay | None":
-        """Find the day's closing with its ETag; return None while the day is open."""
+        """Find the day's closing with its ETag; return None while the day is open.
+
+        Raises:
+            ClosedDayError: the closing is damaged.
+            LandingUnavailableError: S3 does not answer.
+        """
         key = self.build_key(day, CLOSED_FILE)
         found = self.store.read(key)
-        return None if found is None else SealedDay(decode_versioned(found[0], Closing, self.build_uri(key)), found[1])
+        if found is None:
+            return None
+        where = self.build_uri(key)
+        try:
+            return SealedDay(decode_versioned(found[0], Closing, where), found[1])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ClosedDayError(
+                f"{where} is damaged ({type(error).__name__}): it lists the segments of a closed day. The table keeps "
+                "the rows that it had. Restore an older version of the object, or the one of a backup."
+            ) from None
 
     def replace_closing(self, day: date, closing: Closing, seen: str) -> str:
         """Replace the closing with the ETag `seen`; return the new one's ETag.
