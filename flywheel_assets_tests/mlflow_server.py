@@ -44,14 +44,19 @@ for line in sys.stdin:
 
 
 @contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
-    """The address of a server whose database lies in `folder`."""
+def mlflow_server(folder: Path, *, serves_artifacts: bool = False) -> Iterator[str]:
+    """The address of a server whose database lies in `folder`.
+
+    `serves_artifacts`: as on another machine, where clients reach no artifact by a path.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     uri = f"http://127.0.0.1:{port}"
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--default-artifact-root", str(folder / "artifacts")),
+        *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
+        "--artifacts-destination" if serves_artifacts else "--default-artifact-root",
+        str(folder / "artifacts"),
     ]
     with open(folder / "server.log", "wb") as log:
         # A session of its own: the server's workers end with it.

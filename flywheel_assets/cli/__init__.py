@@ -62,7 +62,8 @@ __all__ = [
 def main() -> None:
     """Run the command; an error of ours, or a file that may not be opened, is one line.
 
-    So is a library's error where a file of the home is damaged: then the files are named, with their way back.
+    So is a library's error where a file of the home is damaged: then the files are named, with their way back, and
+    the file that the traceback was written to.
     """
     try:
         app()
@@ -77,7 +78,7 @@ def main() -> None:
     except Exception as error:
         if not upkeep.explain_damage(error):
             raise
-        sys.exit(1)
+        raise SystemExit(1) from error
 
 
 def _print_error(name: str, sentence: str) -> None:

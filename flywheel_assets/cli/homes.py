@@ -93,6 +93,7 @@ def restore(
     sentences = [
         f"{done.copied_files:,} files, {done.copied_bytes:,} bytes copied; every file is what the backup says",
         *(f"not in the backup: {each}" for each in manifest.left_out),
+        *([f"{done.kept_landing} has this home's events already, and was left as it is"] if done.kept_landing else []),
         f"people who were erased after {manifest.made_at:%Y-%m-%d %H:%M} UTC are in it: give those erasures again",
     ]
     for sentence in sentences:
@@ -206,6 +207,7 @@ def build_backup_source(stores: "Stores", *, with_keys: bool = False) -> "Source
     Raises:
         BackupError: there is no home.
     """
+    from flywheel_assets.lake.landing.s3 import ObjectLanding
     from flywheel_assets.lake.upkeep.backup.taking import Source
     from flywheel_assets.lake.upkeep.relocation import list_namespaces
 
@@ -216,10 +218,12 @@ def build_backup_source(stores: "Stores", *, with_keys: bool = False) -> "Source
     first = stores.lake(next(iter(find_applications())))
     lakes = [stores.lake(name) for name in list_namespaces(first)] or [first]
     secrets_of_home = _list_secrets(where)
+    landing = stores.landing()
     return Source(
         lakes=lakes,
         parts=[*_list_parts(where, where.resolve_dagster_home()), *(secrets_of_home if with_keys else ())],
         versions=where.resolve_versions_dir(),
+        landing=landing if isinstance(landing, ObjectLanding) else None,
         left_out=_explain_left_out(where, with_keys=with_keys),
         excluded=[] if with_keys else [part.path for part in secrets_of_home],
     )
@@ -279,7 +283,7 @@ def _explain_left_out(where: "Settings", *, with_keys: bool) -> list[str]:
         there = [part.path for part in _list_secrets(where) if part.path.exists()]
         found += [f"{path}: a secret; keep a copy elsewhere, or use --with-keys" for path in there]
     if where.landing_s3 is not None:
-        found.append(f"the landing zone {where.landing_s3}: let its bucket keep versions, or replicate it")
+        found.append("what other capture machines have not shipped to the landing zone yet: it stays on their disks")
     if _find_mlflow_file(where) is None:
         address = urlsplit(where.resolve_mlflow_uri())  # it may hold a password
         tool = "pg_dump" if address.scheme.startswith("postgres") else "the tools of its server"

@@ -1,7 +1,9 @@
 """Commands that look after what is stored: look for damage, roll back, do the weekly maintenance, erase a person."""
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from flywheel_assets.stores import Stores
 
 _SMALLEST_SAMPLE = 0.0001
+_KEPT_TRACEBACKS = 20
 
 
 @app.command()
@@ -237,7 +240,39 @@ def explain_damage(error: Exception) -> bool:
     errors.print(f"[bold red]error:[/] {type(error).__name__}: the command stopped, and files of this home are damaged")
     for finding in found:
         errors.print(str(finding), markup=False, highlight=False, soft_wrap=True)
+    errors.print(_keep_traceback(error, stores.scratch("tracebacks")), markup=False, highlight=False, soft_wrap=True)
     return True
+
+
+def _keep_traceback(error: Exception, folder: Path) -> str:
+    """Write an error's traceback with its causes to a file; return the sentence that says where.
+
+    The damage need not be the cause: an error of ours in a damaged home once left no trace at all. A library's message
+    may quote a user's text, which no erasure would find there, so only its own words are kept.
+    """
+    from flywheel_assets.lake.storage.files import replace_file
+
+    lines = list(_describe_chain(error))
+    path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}.txt"
+    try:
+        replace_file(path, "".join(lines).encode())
+        for old in sorted(folder.glob("*.txt"))[:-_KEPT_TRACEBACKS]:
+            old.unlink(missing_ok=True)
+    except OSError as refused:
+        return f"the traceback could not be written ({refused.strerror}); it ended with: {lines[-1].strip()}"
+    return f"where the repairs do not help, the damage was not the cause: {path} has the traceback, for a report"
+
+
+def _describe_chain(error: BaseException) -> Iterator[str]:
+    from flywheel_assets.models.process_failures import keep_library_words
+
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None:
+        yield from _describe_chain(cause)
+        yield "\nwhich led to:\n\n"
+    yield from traceback.format_tb(error.__traceback__)
+    words = str(error) if isinstance(error, FlywheelError) else keep_library_words(error)
+    yield f"{type(error).__module__}.{type(error).__qualname__}: {words or 'its message may quote a text'}\n"
 
 
 def _print_report_as_json(report: "Report", mended: list[str]) -> None:

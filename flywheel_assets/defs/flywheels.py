@@ -29,7 +29,12 @@ from flywheel_assets.defs.assets.mlflow_traces import build_source_asset
 from flywheel_assets.defs.assets.preference import build_adapter_assets, build_pair_assets
 from flywheel_assets.defs.assets.production_watch import build_production_watch_asset
 from flywheel_assets.defs.automation.alerts import build_alert_sensors
-from flywheel_assets.defs.automation.inspection import build_fsck_check, build_fsck_job, build_fsck_schedule
+from flywheel_assets.defs.automation.inspection import (
+    build_check_key,
+    build_fsck_check,
+    build_fsck_job,
+    build_fsck_schedule,
+)
 from flywheel_assets.defs.automation.maintenance import build_maintenance_job, build_maintenance_schedule
 from flywheel_assets.defs.automation.recovery import build_rollback_job
 from flywheel_assets.defs.automation.rollout_steps import build_rollout_job, build_rollout_schedule, is_automatic
@@ -193,7 +198,9 @@ def _assemble(
         sensors=[
             build_training_sensor(application, rule, turn_job.name),
             *build_alert_sensors(application, read_settings().alert_webhook),
-            build_supervision_sensor(application, rule.retries, read_settings().alert_webhook),
+            build_supervision_sensor(
+                application, rule.retries, build_check_key(application, landed), read_settings().alert_webhook
+            ),
         ],
         resources={
             "stores": stores or Stores(),

@@ -64,6 +64,7 @@ class _Trained(msgspec.Struct):
     """The part of the trainer's report that evaluation reads."""
 
     blocks: dict[str, str] = {}
+    schema_version: int = 1
 
 
 def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvaluationReport:

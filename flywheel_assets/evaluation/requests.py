@@ -161,6 +161,7 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     """"server" where the answers came from the application's `GenerationServer`."""
     answers_taken_over: int = 0
     """Answers that a killed evaluation of the same request had written before."""
+    schema_version: int = 1
 
     def describe_rows(self) -> str:
         """Say in one sentence how many held-out rows were scored."""
@@ -273,6 +274,7 @@ class ClassifierEvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     refit: RefitEvidence | None = None
     """Of the model that is deployed in place of the judged one; None: there is none."""
     seconds: float
+    schema_version: int = 1
 
     def list_metrics(self) -> dict[str, float]:
         """Return every number as `<model>/<score>`, for a tracking server."""

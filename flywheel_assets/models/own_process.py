@@ -22,7 +22,7 @@ import msgspec
 
 from flywheel_assets.errors import DiskFullError, FlywheelError, SettingsError, TransientError, VersionConflictError
 from flywheel_assets.lake.storage.failures import is_disk_full, translate_disk_full
-from flywheel_assets.lake.storage.files import replace_file
+from flywheel_assets.lake.storage.files import decode_file, replace_file
 from flywheel_assets.models.process_failures import (
     describe_library_error,
     describe_shortage,
@@ -153,8 +153,22 @@ def find_finished_report(
 
 
 def read_report(report_file: Path, report_type: type[_Decoded]) -> _Decoded:
-    """Return what a process reported."""
-    return msgspec.json.decode(report_file.read_bytes(), type=report_type, dec_hook=decode_recipe)
+    """Return what a process reported, also of an older release, whose reports have no schema version.
+
+    Raises:
+        DamagedFileError: the file holds something else.
+        NewerReleaseError: a newer release wrote it.
+    """
+    return decode_file(report_file, report_type, advise_on_report(report_file), decode_recipe)
+
+
+def advise_on_report(report_file: Path) -> str:
+    """Return what a person does about a damaged report in its result folder."""
+    folder = report_file.parent
+    return (
+        f"it is the report of a finished process. Restore it from a backup; else `mv {folder} {folder}.damaged && "
+        f"flywheel retry {folder.parent.name}`, which makes the folder again."
+    )
 
 
 def write_report(report_file: Path, report: msgspec.Struct) -> None:

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -149,7 +150,8 @@ class ModelRegistry:
             gold_version=registered.gold_version,
             model_dir=registered.model_dir,
             sha256=version.tags.get(_SHA256_TAG),
-            artifact=find_local_path(uri),
+            # The server's own scheme, mlflow-artifacts:/1/…, looks like a path otherwise.
+            artifact=find_local_path(uri) if urlsplit(uri).scheme in ("", "file") else None,
             is_copy=uri.endswith("/adapter"),
             promotion=self.versions.folder(registered.gold_version).promotion if serves and self.versions else None,
         )

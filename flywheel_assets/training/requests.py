@@ -3,11 +3,16 @@
 Free of torch and lightgbm, so that a code location can import it.
 """
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from flywheel_assets.errors import DamagedFileError
+from flywheel_assets.lake.storage.files import decode_file
+from flywheel_assets.lake.storage.schema_versions import read_version, refuse_newer
 from flywheel_assets.lake.versions.folders import TRAINING_REPORT
+from flywheel_assets.models.own_process import advise_on_report
 from flywheel_assets.models.trainer_recipe import TrainerRecipe
 from flywheel_assets.records import make_stable_id
 from flywheel_assets.training.recipes import AdapterRecipe, add_younger_fields
@@ -220,6 +225,7 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     """By stage, estimated before it began; empty in older reports and where the steps depend on data."""
     time: dict[str, TimeEstimate] = {}
     """As `memory`."""
+    schema_version: int = 1
 
     def compute_time_ratios(self) -> dict[str, float]:
         """Compute actual over estimated seconds by stage, of those that were estimated and ran in one go."""
@@ -263,14 +269,19 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-def decode_training_report(content: bytes) -> TrainingReport:
-    """Decode an adapter trainer's report, whatever release wrote it.
+def read_training_report(report_file: Path) -> TrainingReport:
+    """Read an adapter trainer's report of this release or an older one.
 
     Raises:
-        msgspec.DecodeError: it is damaged.
+        DamagedFileError: the file holds something else.
+        NewerReleaseError: a newer release wrote it.
     """
-    found = msgspec.json.decode(content, type=dict[str, Any])
-    return msgspec.convert({**found, "recipe": add_younger_fields(found.get("recipe", {}))}, TrainingReport)
+    found = decode_file(report_file, dict[str, Any], advise_on_report(report_file))
+    refuse_newer(found.get("schema_version", 1), read_version(TrainingReport) or 1, str(report_file))
+    try:
+        return msgspec.convert({**found, "recipe": add_younger_fields(found.get("recipe", {}))}, TrainingReport)
+    except msgspec.ValidationError as error:
+        raise DamagedFileError(f"{report_file} is damaged ({error}): {advise_on_report(report_file)}") from None
 
 
 class ClassifierTrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -335,6 +346,7 @@ class ClassifierTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     """The judged models by folder, the newest included."""
     stand_ins: list[FitReport] = msgspec.field(default_factory=list)
     """The models that stand for the refit on the evaluation weeks, by fold."""
+    schema_version: int = 1
 
     def to_parameters(self) -> dict[str, str | int | float]:
         """Return the run's parameters for a tracking server: the recipe and its data."""

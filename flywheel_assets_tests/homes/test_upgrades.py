@@ -2,19 +2,24 @@
 
 import json
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flywheel_assets import __version__
-from flywheel_assets.errors import NewerReleaseError
+from flywheel_assets.errors import DamagedFileError, NewerReleaseError
+from flywheel_assets.evaluation.requests import ClassifierEvaluationReport, EvaluationReport
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.iceberg import write_schema_version
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, LEDGER, PREFERENCE_TABLES, list_tables
 from flywheel_assets.lake.versions.exports import verify_manifest
 from flywheel_assets.lake.versions.folders import read_pin
 from flywheel_assets.lake.versions.verification import verify_versions
+from flywheel_assets.models.own_process import read_report, write_report
+from flywheel_assets.training.requests import ClassifierTrainingReport, TrainingReport, read_training_report
 from flywheel_assets_tests.builders import day
 from flywheel_assets_tests.command_line import flywheel
 from flywheel_assets_tests.lake.killable import ASSISTANT, FIRST_CUT_DAYS, FRAUD, Step, Wheel, land_day
@@ -67,6 +72,47 @@ def test_a_release_refuses_what_a_newer_one_wrote(tmp_path: Path) -> None:
         bench.open_lake().load_table(LEDGER)
     refused = flywheel(home, "upgrade", "--yes")
     assert "assistant.ledger has schema version 2" in refused.stderr
+
+
+REPORTS: dict[str, tuple[type, Callable[[Path], Any]]] = {
+    "TrainingReport": (TrainingReport, read_training_report),
+    "ClassifierTrainingReport": (
+        ClassifierTrainingReport,
+        lambda path: read_report(path, ClassifierTrainingReport),
+    ),
+    "EvaluationReport": (EvaluationReport, lambda path: read_report(path, EvaluationReport)),
+    "ClassifierEvaluationReport": (
+        ClassifierEvaluationReport,
+        lambda path: read_report(path, ClassifierEvaluationReport),
+    ),
+}
+"""By name what a training or an evaluation leaves in a version's folder, and its reader."""
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_reports_of_the_first_release_are_read_and_newer_ones_refused(name: str, tmp_path: Path) -> None:
+    """The first release wrote no version into them; a newer one's numbers were once read without a word."""
+    kind, read = REPORTS[name]
+    stored = json.loads((HERE / "v0_1_0_reports.json").read_text())[name]
+    assert "schema_version" not in stored
+    path = tmp_path / "dpo_gold_v1" / "training" / "training.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(stored))
+    report = read(path)
+    assert isinstance(report, kind)
+    write_report(path, report)
+    written = json.loads(path.read_text())
+    assert written["schema_version"] == 1
+    # What lies deeper may have gained fields since.
+    assert {name: written[name] for name, value in stored.items() if not isinstance(value, dict | list)} == {
+        name: value for name, value in stored.items() if not isinstance(value, dict | list)
+    }
+    path.write_text(json.dumps({**written, "schema_version": 2, "release": "9.1.0"}))
+    with pytest.raises(NewerReleaseError, match=r"training\.json has schema version 2.*Nothing was changed"):
+        read(path)
+    path.write_text("{")
+    with pytest.raises(DamagedFileError, match=r"training\.json is damaged .*flywheel retry dpo_gold_v1"):
+        read(path)
 
 
 def count_rows(home: Path) -> dict[str, int]:

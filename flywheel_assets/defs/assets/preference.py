@@ -3,7 +3,6 @@
 from datetime import date
 
 import dagster as dg
-import msgspec
 
 from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.curation.texts.operator_findings import OperatorFinding
@@ -39,11 +38,12 @@ from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK
 from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, count_looks, find_anchor
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
+from flywheel_assets.models.own_process import read_report
 from flywheel_assets.models.registry import ModelRegistry
 from flywheel_assets.models.trainability import TrainabilityCheck
 from flywheel_assets.promotion.text_limits import decide
 from flywheel_assets.settings import read_settings
-from flywheel_assets.training.requests import TrainingReport, TrainingRequest, decode_training_report
+from flywheel_assets.training.requests import TrainingRequest, read_training_report
 
 CURATE_CODE_VERSION = "4"
 RESOLVE_CODE_VERSION = "4"
@@ -113,7 +113,7 @@ def _build_trained_adapter_asset(application: PreferenceApplication) -> dg.Asset
             )
             if not was_trained_before_erasure(folder, manifest):
                 run_in_own_process(context, pipes, "flywheel_assets.training.adapter", request)
-            report = read_training_report(folder)
+            report = read_training_report(folder.training_report)
             return dg.MaterializeResult(
                 metadata={
                     "challenger_stage": report.chosen_stage,
@@ -200,21 +200,16 @@ def _build_promotion_asset(application: PreferenceApplication) -> dg.AssetsDefin
     return build_promotion_asset(application, "adapter_evaluation", "the base model", judge)
 
 
-def read_training_report(folder: VersionFolder) -> TrainingReport:
-    """Read the trainer's report of a version."""
-    return decode_training_report(folder.training_report.read_bytes())
-
-
 def read_evaluation_report(folder: VersionFolder) -> EvaluationReport:
     """Read the evaluation's report of a version."""
-    return msgspec.json.decode(locate_evaluation_report(folder).read_bytes(), type=EvaluationReport)
+    return read_report(locate_evaluation_report(folder), EvaluationReport)
 
 
 def _log_to_mlflow(
     registry: ModelRegistry, application: PreferenceApplication, folder: VersionFolder, report: EvaluationReport
 ) -> str:
     sha256 = hash_manifest(folder.export)
-    training = read_training_report(folder)
+    training = read_training_report(folder.training_report)
     run_id = registry.log_run(
         folder.version,
         params={**training.to_parameters(), "base_model": application.base_model},

@@ -21,6 +21,7 @@ from flywheel_assets.defs.rollouts import announce_step
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, read_manifest
 from flywheel_assets.lake.versions.folders import Promotion, VersionFolder, Versions, read_promotion, record_promotion
+from flywheel_assets.models.own_process import read_report
 from flywheel_assets.models.registry import EvaluatedDataset, ModelRegistry
 from flywheel_assets.promotion.text_limits import Decision, Route
 from flywheel_assets.settings import read_settings
@@ -202,6 +203,7 @@ class _TrainedOn(msgspec.Struct):
     """The part of both trainers' reports that names the export."""
 
     manifest_sha256: str
+    schema_version: int = 1
 
 
 def was_trained_before_erasure(folder: VersionFolder, manifest: Manifest) -> bool:
@@ -212,7 +214,7 @@ def was_trained_before_erasure(folder: VersionFolder, manifest: Manifest) -> boo
     """
     if not folder.is_trained:
         return False
-    trained_on = msgspec.json.decode(folder.training_report.read_bytes(), type=_TrainedOn).manifest_sha256
+    trained_on = read_report(folder.training_report, _TrainedOn).manifest_sha256
     return trained_on in {revised.manifest_sha256_before for revised in manifest.erasures}
 
 

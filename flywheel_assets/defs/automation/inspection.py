@@ -3,11 +3,13 @@
 The check reads new files and a sample of the old ones every day, and everything on Sundays.
 """
 
+import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import dagster as dg
 
@@ -26,10 +28,14 @@ if TYPE_CHECKING:
 
 FSCK_JOB = "{}_fsck"
 SHARE_TAG = "flywheel/fsck_share"
+FINDINGS = "findings"
+"""Metadata of the check: the number of its findings."""
 DAILY_SHARE = 0.05
 """Of the files that were read before: in twenty days each is read once. New files are read at once."""
 _CHECK = "stored_files_are_whole"
 _SUNDAY = 6
+_PORTS = {"http": 80, "https": 443}
+_CONNECT_S = 5.0
 
 
 def inspect_home(stores: AnyStores, applications: Sequence[FlywheelApplication], share: float, now: datetime) -> Report:
@@ -75,11 +81,25 @@ def _build_model_list(stores: AnyStores, application: str) -> Callable[[], list[
             is_made = Path(uri.removeprefix("sqlite:///").split("?")[0]).exists()
             return stores.registry(application).list_stored_models() if is_made else []
         try:
+            _try_connection(uri)
             return stores.registry(application).list_stored_models()
         except Exception as error:
             raise SourceUnavailableError(f"its server does not answer ({type(error).__name__})") from error
 
     return list_models
+
+
+def _try_connection(uri: str) -> None:
+    """Connect to a server once: MLflow's own client tries for more than four minutes."""
+    address = urlsplit(uri)
+    if address.scheme in _PORTS and address.hostname:
+        with socket.create_connection((address.hostname, address.port or _PORTS[address.scheme]), _CONNECT_S):
+            pass
+
+
+def build_check_key(application: FlywheelApplication, asset: str) -> dg.AssetCheckKey:
+    """Build the key of the check that hangs on an application's asset."""
+    return dg.AssetCheckKey(dg.AssetKey([application.name, asset]), _CHECK)
 
 
 def build_fsck_check(application: FlywheelApplication, asset: str) -> dg.AssetChecksDefinition:
@@ -106,7 +126,7 @@ def build_fsck_check(application: FlywheelApplication, asset: str) -> dg.AssetCh
             passed=not findings,
             description=f"{len(findings)} findings: {shown}" if findings else "everything is whole",
             metadata={
-                "findings": len(findings),
+                FINDINGS: len(findings),
                 "share": share,
                 "bytes_read": report.bytes_read,
                 "cpu_seconds": time.process_time() - began,
@@ -123,7 +143,7 @@ def build_fsck_job(application: FlywheelApplication, asset: str) -> "UnresolvedA
     """Build `<application>_fsck`, which runs this check alone."""
     return dg.define_asset_job(
         FSCK_JOB.format(application.name),
-        dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey([application.name, asset]), _CHECK)),
+        dg.AssetSelection.checks(build_check_key(application, asset)),
         description="Looks for damaged files; the check's metadata names each with cause and repair.",
     )
 

@@ -1,8 +1,9 @@
-"""Alerts when what should happen by itself does not: sensors, schedules, daily partitions, the training trigger.
+"""Alerts when what should happen by itself does not: sensors, schedules, days, the training trigger, `flywheel fsck`.
 
 A failed run alerts by itself (`alerts`). Nothing failed where a sensor raises at every tick, a schedule has no tick, a
-day is not in gold, or the trigger refuses the same version for ever: it only stays quiet. One sensor per code location
-looks for that, through the ticks that Dagster keeps. Each cause is posted once, until it has been away for an hour.
+day is not in gold, or the trigger refuses the same version for ever: it only stays quiet. A check that finds damaged
+files fails without failing its run. One sensor per code location looks for that, through the ticks and check results
+that Dagster keeps. Each cause is posted once, until it has been away for an hour.
 
 Of other code locations it looks only at this sensor: one that cannot be loaded ticks nowhere. A daemon that is down
 alerts of nothing; that is seen from outside, for instance by a probe of the webserver's `/server_info`.
@@ -20,10 +21,12 @@ from dagster._core.scheduler.instigation import (
     SensorInstigatorData,
     TickStatus,
 )
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._utils.schedules import reverse_cron_string_iterator
 
 from flywheel_assets.application import FlywheelApplication, Retries
 from flywheel_assets.defs.automation.alerts import UNSET, post_alert
+from flywheel_assets.defs.automation.inspection import FINDINGS, FSCK_JOB
 from flywheel_assets.defs.automation.triggers import (
     PendingVersion,
     explain_retry_refusal,
@@ -44,6 +47,8 @@ SILENT_SENSOR = timedelta(minutes=15)
 SILENT_SCHEDULE = timedelta(hours=1)
 LATE_DAY = timedelta(hours=6)
 """After midnight UTC: the daily schedule begins at 00:30."""
+LATE_LOOK = timedelta(hours=30)
+"""Since the last look for damaged files: they are looked for every day at 05:00 UTC."""
 _PERSISTS_S = 600.0
 _FORGET_S = 3600.0
 
@@ -68,15 +73,22 @@ class Memory(msgspec.Struct):
 
 
 def build_supervision_sensor(
-    application: FlywheelApplication, retries: Retries, webhook: str | None
+    application: FlywheelApplication, retries: Retries, fsck: dg.AssetCheckKey, webhook: str | None
 ) -> dg.SensorDefinition:
-    """Build the sensor that posts what does not happen; without a webhook it does nothing."""
+    """Build the sensor that posts what does not happen; without a webhook it does nothing.
+
+    Args:
+        application: whose code location it is.
+        retries: of the training trigger.
+        fsck: the check that looks for damaged files.
+        webhook: the address; None: alerts go nowhere.
+    """
 
     @dg.sensor(
         name=SUPERVISION,
         default_status=dg.DefaultSensorStatus.RUNNING if webhook else dg.DefaultSensorStatus.STOPPED,
         minimum_interval_seconds=60,
-        description="Posts failing and silent sensors and schedules, late days and a trigger that only refuses.",
+        description="Posts failing and silent automation, late days, refusals of the trigger and damaged files.",
     )
     def supervision_alert(
         context: dg.SensorEvaluationContext, stores: Stores, clock: Clock
@@ -90,6 +102,7 @@ def build_supervision_sensor(
             *find_quiet_automation(instance, location, now, context.repository_def),
             *find_late_days(application, stores, now),
             *find_refusals(application, stores, instance, retries, location, now),
+            *find_damage(application, stores, instance, fsck, now),
         ]
         memory = msgspec.json.decode(context.cursor, type=Memory) if context.cursor else Memory()
         news = choose_news(memory, troubles, now.timestamp())
@@ -216,6 +229,40 @@ def _needs_person(pending: PendingVersion, most_attempts: int) -> bool:
     if pending.is_running or pending.is_empty or pending.failure == RETRY_REQUESTED:
         return False
     return pending.is_canceled or pending.failure in (PERMANENT, EMPTY) or pending.failed_in_a_row >= most_attempts
+
+
+def find_damage(
+    application: FlywheelApplication,
+    stores: Stores,
+    instance: dg.DagsterInstance,
+    fsck: dg.AssetCheckKey,
+    now: datetime,
+) -> list[Trouble]:
+    """Find damaged files by the last look for them, and a look that has not been taken.
+
+    The number of findings is part of the cause: further damage is posted, the same one is not posted every day.
+    """
+    ended = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
+    last = next(iter(instance.event_log_storage.get_asset_check_execution_history(fsck, limit=1, status=ended)), None)
+    where = f"see the runs of {FSCK_JOB.format(application.name)}"
+    if last is None:
+        if not stores.lake(application.name).is_begun:
+            return []
+        sentence = f"nothing has looked for damaged files yet: {where}"
+        return [Trouble("no look for damage", sentence, LATE_LOOK.total_seconds())]
+    troubles = []
+    at = datetime.fromtimestamp(last.event.timestamp if last.event else last.create_timestamp, UTC)
+    if now - at > LATE_LOOK:
+        sentence = f"nothing has looked for damaged files since {at:%Y-%m-%d %H:%M} UTC: {where}"
+        troubles.append(Trouble(f"no look for damage since {at:%Y-%m-%d %H:%M}", sentence, _PERSISTS_S))
+    if last.status is AssetCheckExecutionRecordStatus.FAILED:
+        number = last.evaluation.metadata[FINDINGS].value if last.evaluation else "some"
+        sentence = (
+            f"{number} files or parts of this home are damaged or missing: `flywheel fsck --application "
+            f"{application.name}` names each with its repair"
+        )
+        troubles.append(Trouble(f"damage {number}", sentence))
+    return troubles
 
 
 def choose_news(memory: Memory, troubles: Sequence[Trouble], now_s: float) -> list[Trouble]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from flywheel_assets.application import PreferenceApplication, Trigger
 from flywheel_assets.applications.assistant import APPLICATION
 from flywheel_assets.curation.texts.resolution import ResolutionRules
-from flywheel_assets.defs.assets.preference import read_evaluation_report, read_training_report
+from flywheel_assets.defs.assets.preference import read_evaluation_report
 from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Clock
 from flywheel_assets.defs.running import Ticked
@@ -27,6 +27,7 @@ from flywheel_assets.records import CURATION_STAGE
 from flywheel_assets.settings import read_settings
 from flywheel_assets.stores import Stores
 from flywheel_assets.training.recipes import AdapterRecipe
+from flywheel_assets.training.requests import read_training_report
 
 # Rates that suit the demo's half a million parameters; the recipe's defaults are for models a thousand times as large.
 DEMO_RECIPE = AdapterRecipe(
@@ -109,7 +110,7 @@ def _report_turn(ticked: Ticked, seconds: float) -> TurnReport:
         holdout_pairs=manifest.files[ExportSet.HOLDOUT].rows,
         regression_rows=manifest.files[ExportSet.REGRESSION].rows,
         reasons=manifest.dropped,
-        challenger_stage=read_training_report(folder).chosen_stage,
+        challenger_stage=read_training_report(folder.training_report).chosen_stage,
         ned_base=ned["base"],
         ned_champion=ned.get("champion", ned["base"]),
         ned_challenger=ned["challenger"],

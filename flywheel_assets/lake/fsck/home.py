@@ -37,6 +37,11 @@ def _compare_ids(home: Home, landing_folder: Path | None) -> Iterator[Finding]:
     try:
         found = home.read_ids(sweeps=True)
     except HomeMismatchError as error:
+        far = f"{home.root}/{MARKER_FILE}"
+        if find_local_path(far) is None and f"{far} is damaged" in str(error):
+            repair = "delete the object; `flywheel fsck --repair` or the next commit writes it again."
+            yield Finding(place, far, "cannot be read", ALTERED, repair)
+            return
         for marker in _list_markers(home):
             if f"{marker} is damaged" in str(error):
                 repair = "`flywheel fsck --repair` sets it aside and writes it again from the home's other parts."
@@ -50,7 +55,8 @@ def _compare_ids(home: Home, landing_folder: Path | None) -> Iterator[Finding]:
         # An application without a table has not committed, and carries the id from its first commit on.
         missing -= {"the catalog"}
     if found and missing:
-        without = dict(zip(("the home", "the warehouse"), _list_markers(home), strict=False))
+        far = f"{home.root}/{MARKER_FILE}"
+        without = {"the home": str(home.folder / HOME_FILE), "the warehouse": str(find_local_path(far) or far)}
         yield Finding(
             place,
             ", ".join(str(without[part]) for part in sorted(missing) if part in without),

@@ -3,8 +3,14 @@
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from flywheel_assets.errors import ClosedDayError, LandingError
+from flywheel_assets.errors import (
+    ClosedDayError,
+    HomeMismatchError,
+    LandingError,
+    LandingRetiredError,
+)
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.history import list_history_imports
 from flywheel_assets.lake.daily.ledger import LedgerEntry
@@ -13,13 +19,15 @@ from flywheel_assets.lake.fsck.findings import ALTERED, LOST, Finding, Report, S
 from flywheel_assets.lake.landing.disk import (
     CLOSED_FILE,
     FIRST_DAY_FILE,
+    OWNER_FILE,
     EventKind,
     LandingZone,
     digest_content,
     list_unfinished,
     read_closing,
 )
-from flywheel_assets.lake.landing.protocol import Landing, LandingPlace
+from flywheel_assets.lake.landing.protocol import LandingPlace
+from flywheel_assets.lake.landing.s3 import ObjectLanding, ObjectLandingZone
 from flywheel_assets.lake.storage.files import hash_file
 from flywheel_assets.lake.tables.lake import Lake
 
@@ -43,18 +51,22 @@ def check_landing(
         report: takes the findings.
         is_retired: segments of days that the tables hold may be gone, by the application's rules.
     """
-    if landing.find_folder(lake.application) is not None:
-        _check_first_day(landing, lake, report, reads_lake=bool(accounts))
+    _check_first_day(landing, lake, report, reads_lake=bool(accounts))
+    if isinstance(landing, ObjectLanding):
+        report.add(_check_owner(landing, lake))
     for kind in EventKind:
         zone = landing.open_zone(lake.application, kind)
         entries = ledger.read_entries(lake, accounts[kind]) if kind in accounts else {}
-        closed = [day for day, entry in entries.items() if entry.is_closed] if isinstance(zone, LandingZone) else []
+        closed = [day for day, entry in entries.items() if entry.is_closed]
         for day in sorted({*zone.list_days(), *closed}):
+            place, entry = f"landing day {day} of {lake.application}/{kind}", entries.get(day)
             if isinstance(zone, LandingZone):
-                look = _LookOnDisk(zone, day, entries.get(day), sample, report, is_retired=is_retired)
-                confirm_alone(lake, report, f"landing day {day} of {lake.application}/{kind}", look)
-            else:
-                _look_elsewhere(lake, zone, day, kind, sample, report)
+                look = _LookOnDisk(zone, day, entry, sample, report, is_retired=is_retired)
+                confirm_alone(lake, report, place, look)
+            elif isinstance(zone, ObjectLandingZone):
+                scratch = lake.scratch / "landing"
+                far = _LookOnS3(zone, day, entry, sample, report, scratch, is_retired=is_retired)
+                confirm_alone(lake, report, place, far)
 
 
 class _LookOnDisk:
@@ -143,20 +155,89 @@ def _find_problem(path: Path, size: int, sha256: str | None) -> str | None:
     return None
 
 
-def _look_elsewhere(lake: Lake, zone: Landing, day: date, kind: EventKind, sample: Sample, report: Report) -> None:
-    """Look at a day on S3, where each segment has its sha256 in its name; fetching compares it."""
-    place = f"landing day {day} of {lake.application}/{kind}"
+class _LookOnS3:
+    """Looks at one day on S3, where each segment has its sha256 in its name; called again, it counts nothing twice."""
+
+    def __init__(
+        self,
+        zone: ObjectLandingZone,
+        day: date,
+        entry: LedgerEntry | None,
+        sample: Sample,
+        report: Report,
+        scratch: Path,
+        *,
+        is_retired: bool,
+    ) -> None:
+        self._zone, self._day, self._entry, self._sample, self._report = zone, day, entry, sample, report
+        self._scratch, self._is_retired, self._is_first = scratch, is_retired, True
+
+    def __call__(self) -> Iterator[Finding]:
+        is_first, self._is_first = self._is_first, False
+        zone, day = self._zone, self._day
+        where = zone.build_uri(zone.build_key(day, ""))
+        restore = "restore an older version of the object, or the one of a backup; the tables keep the day's rows."
+        try:
+            sealed = zone.find_closing(day)
+        except ClosedDayError:
+            yield self._find(f"{where}{CLOSED_FILE}", "cannot be read", ALTERED, restore)
+            return
+        if sealed is None:
+            if self._entry is not None and self._entry.is_closed:
+                yield self._find(f"{where}{CLOSED_FILE}", "is missing", LOST, restore)
+            return
+        closing = sealed.closing
+        if is_first:
+            self._report.count("closed landing days")
+        digest = digest_content([(segment.name, segment.sha256) for segment in closing.segments])
+        entry = self._entry
+        may_be_gone = self._is_retired and entry is not None and entry.is_closed and entry.content_hash == digest
+        there = {segment.name: segment.bytes for segment in zone.list_segments(day)}
+        for segment in closing.segments:
+            size = there.get(segment.name)
+            if is_first:
+                self._report.count("landed segments")
+            if size is None:
+                if not may_be_gone:
+                    yield self._find(f"{where}{segment.name}", "is missing", LOST, restore)
+            elif size != segment.bytes:
+                problem = f"has {size:,} bytes, its closing recorded {segment.bytes:,}"
+                yield self._find(f"{where}{segment.name}", problem, ALTERED, restore)
+            elif self._sample.draws(f"{day}/{segment.name}"):
+                if is_first:
+                    self._report.bytes_read += size
+                if not self._is_whole(segment.name):
+                    problem = "has another sha256 than its name and its closing recorded"
+                    yield self._find(f"{where}{segment.name}", problem, ALTERED, restore)
+
+    def _is_whole(self, name: str) -> bool:
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=self._scratch, prefix="fsck-") as folder:
+            try:
+                self._zone.download(self._day, name, Path(folder) / "segment.jsonl")
+            except LandingRetiredError:
+                return True  # an erasure has replaced it since it was listed
+            except ClosedDayError:
+                return False
+        return True
+
+    def _find(self, file: str, problem: str, cause: str, repair: str) -> Finding:
+        place = f"landing day {self._day} of {self._zone.folder}"
+        return Finding(place, file, problem, cause, repair)
+
+
+def _check_owner(landing: ObjectLanding, lake: Lake) -> Iterator[Finding]:
+    place, file = f"home of {lake.application}", f"{landing.place}/{OWNER_FILE}"
     try:
-        landed = zone.look(day)
-        if landed.is_closed:
-            report.count("closed landing days")
-        if sample.draws(f"{day}/{kind}"):
-            with zone.fetch(landed, lake.scratch / "landing") as paths:
-                report.count("landed segments", len(paths))
-                report.bytes_read += sum(path.stat().st_size for path in paths)
-    except LandingError as error:
-        restore = "restore the object from an older version or a backup; the tables keep the day's rows."
-        report.add([Finding(place, "", f"cannot be read: {error}", ALTERED, restore)])
+        owner = landing.read_owner()
+    except HomeMismatchError:
+        yield Finding(place, file, "cannot be read", ALTERED, "delete the object; the next ingest writes it again.")
+        return
+    own = lake.home.find_id()
+    if owner is not None and own is not None and owner.id != own:
+        problem = f"names the home {owner.id}, and this home is {own}"
+        cause = "FLYWHEEL_LANDING_S3 names another home's landing zone."
+        yield Finding(place, file, problem, cause, "set it to this home's; else `flywheel move --yes`.")
 
 
 def _check_first_day(landing: LandingPlace, lake: Lake, report: Report, *, reads_lake: bool) -> None:
@@ -167,6 +248,8 @@ def _check_first_day(landing: LandingPlace, lake: Lake, report: Report, *, reads
     except LandingError:
         problem, cause = "cannot be read", ALTERED
     if problem is not None:
-        path = str((landing.find_folder(lake.application) or Path()) / FIRST_DAY_FILE)
+        folder = landing.find_folder(lake.application)
+        elsewhere = f"{landing.place}/{lake.application}" if isinstance(landing, ObjectLanding) else ""
+        path = f"{folder or elsewhere}/{FIRST_DAY_FILE}"
         restore = 'restore it from a backup, or write {"first_day": "YYYY-MM-DD"}; `flywheel history` lists the days.'
         report.add([Finding(f"first day of {lake.application}", path, problem, cause, restore)])

@@ -31,7 +31,7 @@ counted.
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
@@ -42,7 +42,13 @@ from typing import Any
 
 import msgspec
 
-from flywheel_assets.errors import ClosedDayError, LandingRetiredError, LandingUnavailableError, SettingsError
+from flywheel_assets.errors import (
+    ClosedDayError,
+    LandingError,
+    LandingRetiredError,
+    LandingUnavailableError,
+    SettingsError,
+)
 from flywheel_assets.lake.landing.disk import (
     CLOSED_FILE,
     FIRST_DAY_FILE,
@@ -67,13 +73,14 @@ from flywheel_assets.lake.storage.schema_versions import decode_versioned
 _AT_ONCE = 8
 """Downloads at the same time."""
 _MOST_CLOSINGS = 10
-_SEGMENT = re.compile(r"([^/]+)\.([0-9a-f]{64})\.jsonl")
+SEGMENT_NAME = re.compile(r"([^/]+)\.([0-9a-f]{64})\.jsonl")
+"""Of an object: the segment's name on disk, and its sha256."""
 _DAY = re.compile(r"received_date=(\d{4}-\d{2}-\d{2})/$")
 
 
 def read_stem(name: str) -> str | None:
     """Read a segment's original name on disk from its key; return None where the key is no segment's."""
-    match = _SEGMENT.fullmatch(name.rpartition("/")[2])
+    match = SEGMENT_NAME.fullmatch(name.rpartition("/")[2])
     return match[1] if match else None
 
 
@@ -102,6 +109,11 @@ class ObjectLanding:
         """Return the bucket, for messages."""
         return f"s3://{self.bucket}"
 
+    @property
+    def place(self) -> str:
+        """Return the URI of the prefix."""
+        return "/".join(filter(None, (self.name, self.prefix)))
+
     def find_folder(self, application: str) -> None:
         """Return None: the events are not on this machine."""
 
@@ -120,8 +132,18 @@ class ObjectLanding:
                 return
             found = store.read(key)
             assert found is not None
-        where = "/".join(filter(None, (self.name, self.prefix)))
-        Owner.decode(found[0], f"{where}/{OWNER_FILE}").refuse_other(home_id, where)
+        Owner.decode(found[0], f"{self.place}/{OWNER_FILE}").refuse_other(home_id, self.place)
+
+    def read_owner(self) -> Owner | None:
+        """Read whose the prefix is; None: it has no owner yet.
+
+        Raises:
+            HomeMismatchError: the object that says so is damaged.
+            LandingUnavailableError: S3 does not answer.
+        """
+        store, key = self._find_owner()
+        found = store.read(key)
+        return None if found is None else Owner.decode(found[0], f"{self.place}/{OWNER_FILE}")
 
     def claim(self, home_id: str) -> None:
         """Make the prefix a home's own, whatever home had it before.
@@ -147,11 +169,18 @@ class ObjectLanding:
         """Read the first day of an application's history; None: none was imported.
 
         Raises:
+            LandingError: the object that says so is damaged.
             LandingUnavailableError: S3 does not answer.
         """
         store, key = self._find_first_day(application)
         found = store.read(key)
-        return None if found is None else msgspec.json.decode(found[0], type=FirstDay).first_day
+        try:
+            return None if found is None else msgspec.json.decode(found[0], type=FirstDay).first_day
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise LandingError(
+                f"{self.name}/{key} is damaged ({type(error).__name__}): it says where imported history begins. "
+                'Restore it, or write {"first_day": "YYYY-MM-DD"}: `flywheel history` lists the days.'
+            ) from None
 
     def note_first_day(self, application: str, day: date) -> None:
         """Note that history begins on `day` at the latest.
@@ -320,9 +349,11 @@ class ObjectLandingZone:
         moved: list[str] = []
         for day in self.list_days():
             segments = self.list_segments(day)
-            closing = self._read_closing(day) if segments else None
-            if closing is not None:
-                moved += self._republish_late_segments(day, closing, segments, now)
+            # Without a readable closing it is unknown what is late: that day's own readers refuse it.
+            with suppress(ClosedDayError):
+                closing = self._read_closing(day) if segments else None
+                if closing is not None:
+                    moved += self._republish_late_segments(day, closing, segments, now)
         return moved
 
     @contextmanager
@@ -363,7 +394,7 @@ class ObjectLandingZone:
         if content is None:
             raise LandingRetiredError(f"{self.build_uri(key)} was deleted since the day was listed; restore it")
         target.write_bytes(content)
-        match = _SEGMENT.fullmatch(name)
+        match = SEGMENT_NAME.fullmatch(name)
         if match is None or hash_file(target) != match[2]:
             raise ClosedDayError(f"{self.build_uri(key)} does not match the hash in its name: restore the object")
         return target
@@ -492,10 +523,24 @@ class ObjectLandingZone:
         return None if sealed is None else sealed.closing
 
     def find_closing(self, day: date) -> "SealedDay | None":
-        """Find the day's closing with its ETag; return None while the day is open."""
+        """Find the day's closing with its ETag; return None while the day is open.
+
+        Raises:
+            ClosedDayError: the closing is damaged.
+            LandingUnavailableError: S3 does not answer.
+        """
         key = self.build_key(day, CLOSED_FILE)
         found = self.store.read(key)
-        return None if found is None else SealedDay(decode_versioned(found[0], Closing, self.build_uri(key)), found[1])
+        if found is None:
+            return None
+        where = self.build_uri(key)
+        try:
+            return SealedDay(decode_versioned(found[0], Closing, where), found[1])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ClosedDayError(
+                f"{where} is damaged ({type(error).__name__}): it lists the segments of a closed day. The table keeps "
+                "the rows that it had. Restore an older version of the object, or the one of a backup."
+            ) from None
 
     def replace_closing(self, day: date, closing: Closing, seen: str) -> str:
         """Replace the closing with the ETag `seen`; return the new one's ETag.
@@ -515,7 +560,7 @@ class ObjectLandingZone:
         for page in self.store.list_pages("list_objects_v2", Prefix=self.build_key(day, "")):
             for each in page.get("Contents", []):
                 name = each["Key"].rpartition("/")[2]
-                match = _SEGMENT.fullmatch(name)
+                match = SEGMENT_NAME.fullmatch(name)
                 if match:
                     found.append(Segment(name, each["Size"], match[2]))
         return sorted(found, key=lambda segment: segment.name)

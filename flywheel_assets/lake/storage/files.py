@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -128,8 +128,10 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def decode_file(path: Path, kind: type[_Content], way_back: str) -> _Content:
-    """Decode a small JSON file that this project wrote.
+def decode_file(
+    path: Path, kind: type[_Content], way_back: str, dec_hook: Callable[[type, Any], Any] | None = None
+) -> _Content:
+    """Decode a small JSON file that this project wrote; `dec_hook` as in `msgspec.json.decode`.
 
     Raises:
         DamagedFileError: it holds something else; the message ends with `way_back`.
@@ -137,7 +139,7 @@ def decode_file(path: Path, kind: type[_Content], way_back: str) -> _Content:
         FileNotFoundError: there is none.
     """
     try:
-        return decode_versioned(path.read_bytes(), kind, str(path))
+        return decode_versioned(path.read_bytes(), kind, str(path), dec_hook)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         # A message about bytes that are no UTF-8 would quote them, and they may be a user's.
         what = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)

@@ -8,6 +8,7 @@ Every refusal becomes one of two errors of ours: `S3RefusedError`, which an oper
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -110,6 +111,16 @@ class Bucket:
         except KeyError:
             return None
 
+    @contextmanager
+    def stream(self, key: str) -> Iterator["ObjectStream"]:
+        """Open an object for reading it in pieces; `FileNotFoundError`: there is none."""
+        try:
+            body = self._ask("get_object", _ABSENT, Key=key)["Body"]
+        except KeyError:
+            raise FileNotFoundError(f"s3://{self.name}/{key}") from None
+        with closing(body):
+            yield ObjectStream(self, body)
+
     def read_metadata(self, key: str) -> dict[str, str]:
         """Return the metadata that was stored with an object."""
         found: dict[str, str] = self._ask("head_object", Key=key)["Metadata"]
@@ -117,9 +128,13 @@ class Bucket:
 
     def list_pages(self, operation: str, **parameters: Any) -> list[dict[str, Any]]:
         """List every page of an operation such as `list_objects_v2`."""
-        return self._translate(
-            lambda: list(self.client.get_paginator(operation).paginate(Bucket=self.name, **parameters))
-        )
+        return list(self.read_pages(operation, **parameters))
+
+    def read_pages(self, operation: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """Yield the pages of an operation, each when it is asked for: of a million objects few are held at a time."""
+        pages = iter(self.client.get_paginator(operation).paginate(Bucket=self.name, **parameters))
+        while (page := self._translate(lambda: next(pages, None))) is not None:
+            yield page
 
     def keeps_versions(self) -> bool:
         """Return whether the bucket keeps versions, or has kept some before it was suspended."""
@@ -168,3 +183,17 @@ class Bucket:
         except BotoCoreError as error:
             code = type(error).__name__
             raise self.unavailable(f"{self.place}: S3 does not answer ({code})", code) from None
+
+
+@dataclass(frozen=True)
+class ObjectStream:
+    """Reads one object in pieces, with the errors of its bucket."""
+
+    bucket: Bucket
+    body: Any
+    """botocore's stream."""
+
+    def read(self, size: int) -> bytes:
+        """Return at most `size` bytes, none at the end; the bucket's error where S3 stops in the middle."""
+        found: bytes = self.bucket._translate(lambda: self.body.read(size))
+        return found

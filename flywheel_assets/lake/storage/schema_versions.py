@@ -5,6 +5,7 @@ those are null or have a default, and older code may go on. What has no version 
 is version 1.
 """
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,15 +21,23 @@ class _Versioned(msgspec.Struct):
     release: str | None = None
 
 
-def decode_versioned(content: bytes, kind: type[C], where: str) -> C:
+def decode_versioned(
+    content: bytes, kind: type[C], where: str, dec_hook: Callable[[type, Any], Any] | None = None
+) -> C:
     """Decode a JSON file; where `kind` has a `schema_version`, a newer one is refused.
+
+    Args:
+        content: the file's.
+        kind: what it should hold.
+        where: names the file.
+        dec_hook: makes what msgspec does not know, as in `msgspec.json.decode`.
 
     Raises:
         NewerReleaseError: it has a version that this release does not know.
         msgspec.DecodeError: it is damaged.
     """
     try:
-        found = msgspec.json.decode(content, type=kind)
+        found = msgspec.json.decode(content, type=kind, dec_hook=dec_hook)
     except msgspec.ValidationError:
         # A newer schema need not fit at all.
         _refuse(msgspec.json.decode(content, type=_Versioned), kind, where)

@@ -18,6 +18,7 @@ import msgspec
 
 from flywheel_assets.errors import EmptyVersionError, UnknownNameError
 from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.breaker import find_tripped_days
 from flywheel_assets.lake.storage.files import replace_file, write_once
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import BREAKER_DAYS, ApplicationTables, TableSpec
@@ -49,7 +50,7 @@ def pin_version(lake: Lake, folder: VersionFolder, gold: TableSpec, also_read: S
     While there is no export, the pinned snapshots are kept.
 
     Raises:
-        EmptyVersionError: gold has no closed day.
+        EmptyVersionError: gold has no closed day, or the batch breaker keeps all of them out.
         UnknownNameError: a snapshot that an earlier cut pinned is gone.
     """
     _forget_lost_pin(lake, folder, gold, also_read)
@@ -105,6 +106,12 @@ def _pin_heads(lake: Lake, folder: VersionFolder, gold: TableSpec, also_read: Se
     # In this order a day that is curated in between is left to the next version, not taken for covered.
     days = ledger.read_closed_days(lake, gold.name)
     snapshot_id = keep_head(lake, gold, folder.version) if days else None
+    if snapshot_id is None and (tripped := find_tripped_days(lake)):
+        raise EmptyVersionError(
+            f"{folder.version}: gold has no row, because the batch breaker keeps out {len(tripped)} days, the first of "
+            f"them {tripped[0].day}. Look at them with `flywheel breaker list --application {lake.application}`; "
+            "`flywheel breaker reset` lets a day in."
+        )
     if snapshot_id is None:
         raise EmptyVersionError(
             f"{folder.version}: gold has no closed day yet. A day closes when it is materialized "

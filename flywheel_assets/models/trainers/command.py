@@ -10,8 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile, mkdtemp
@@ -45,6 +45,9 @@ COMMAND = "command"
 """The kind of model that a scoring command is."""
 TRAIN_FILE, REQUEST_FILE, SCORE_FILE = "train.parquet", "request.json", "score.json"
 LABEL, WEIGHT, SCORE = "is_positive", "sample_weight", "score"
+_GUARD = Path(__file__).with_name("_guard.py")
+_ENDING_S = 15.0
+"""Longer than the guard needs to end what has left the command's session."""
 _STDERR_BYTES = 64 * 1024
 _SHOWN_LINES = 12
 _FRAME = re.compile(r'\s*File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>[\w<>.]+))?')
@@ -221,7 +224,8 @@ def load_command_model(folder: Path, work_dir: Path | None) -> CommandModel:
 def run_command(command: Sequence[str], arguments: Sequence[Path], folder: Path, timeout_s: float, who: str) -> None:
     """Run a command in `folder` without a shell, and wait for it.
 
-    It and the processes that it started end at the time limit.
+    It and the processes that it started end at the time limit, and within seconds when this process is killed
+    (`_guard`).
 
     Args:
         command: program and arguments.
@@ -238,21 +242,21 @@ def run_command(command: Sequence[str], arguments: Sequence[Path], folder: Path,
     # Bytecode of a scoring command would change a model's folder.
     started = [sys.executable, "-B"] if program == "python" else [program]
     line = " ".join(command)
-    with TemporaryFile() as stderr:
+    with TemporaryFile() as stderr, _pipe() as (alive, living), _pipe() as (status, reporting):
+        guard = [sys.executable, "-I", "-S", str(_GUARD), str(alive.fileno()), str(reporting.fileno())]
         try:
             child = subprocess.Popen(
-                [*started, *words, *map(str, arguments)],
+                [*guard, *started, *words, *map(str, arguments)],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 start_new_session=True,
+                pass_fds=(alive.fileno(), reporting.fileno()),
             )
         except OSError as refused:
-            raise TrainingError(
-                f"{who} `{line}` cannot be started: {refused.strerror} ({refused.filename}); name a program of this "
-                "machine, `python` for the interpreter that runs the flywheel"
-            ) from None
+            raise _refuse_start(who, line, refused.strerror, refused.filename) from None
+        reporting.close()
         try:
             code = child.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -262,9 +266,15 @@ def run_command(command: Sequence[str], arguments: Sequence[Path], folder: Path,
             ) from None
         finally:
             if child.returncode is None:
-                with suppress(ProcessLookupError):
+                living.close()
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(_ENDING_S)
+            if child.returncode is None or child.returncode < 0:
+                with suppress(ProcessLookupError, PermissionError):
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
+        if refusal := status.read().decode():
+            raise _refuse_start(who, line, refusal.partition(" ")[2], program)
         if code < 0:
             raise ProcessDiedError(
                 f"{who} `{line}` was killed by {signal.Signals(-code).name}, perhaps for memory; it is safe to run "
@@ -277,6 +287,21 @@ def run_command(command: Sequence[str], arguments: Sequence[Path], folder: Path,
             )
         if code:
             raise TrainingError(f"{who} `{line}` failed with exit code {code}.{_describe_tail(stderr)}")
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Open a pipe; yield its reading and its writing end."""
+    reading, writing = os.pipe()
+    with open(reading, "rb", buffering=0) as reader, open(writing, "wb", buffering=0) as writer:
+        yield reader, writer
+
+
+def _refuse_start(who: str, line: str, why: str | None, what: str | None) -> TrainingError:
+    return TrainingError(
+        f"{who} `{line}` cannot be started: {why} ({what}); name a program of this machine, `python` for the "
+        "interpreter that runs the flywheel"
+    )
 
 
 def _take_model(

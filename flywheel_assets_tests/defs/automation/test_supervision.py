@@ -53,6 +53,7 @@ sys.path.insert(0, {root!r})
 import dagster as dg
 from flywheel_assets.application import Retries
 from flywheel_assets.applications.assistant import APPLICATION
+from flywheel_assets.defs.automation.inspection import build_check_key
 from flywheel_assets.defs.automation.supervision import build_supervision_sensor
 from flywheel_assets.defs.resources import Clock, Stores
 
@@ -64,7 +65,8 @@ def nightly():
 def broken(context):
     raise ValueError("the user wrote: attack at dawn")
 
-supervision = build_supervision_sensor(APPLICATION, Retries(), {webhook!r})
+fsck = build_check_key(APPLICATION, "landed_feedback")
+supervision = build_supervision_sensor(APPLICATION, Retries(), fsck, {webhook!r})
 defs = dg.Definitions(
     jobs=[nightly], sensors=[broken, supervision], resources={{"stores": Stores(home={home!r}), "clock": Clock()}}
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flywheel_assets import cli
 from flywheel_assets.lake.daily.ledger import read_entries
 from flywheel_assets.lake.tables.home import find_local_path
 from flywheel_assets_tests.command_line import flywheel
@@ -222,6 +223,33 @@ def test_no_command_ends_in_a_traceback(
     prepared: PreparedFolder, files: Mapping[str, str], kind: str, how: str
 ) -> None:
     read_in_sentences(prepared, files, kind, how)
+
+
+def test_a_bug_in_a_damaged_home_leaves_its_traceback(
+    prepared: PreparedFolder, files: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The damage was printed instead of it, and of a fault of ours nothing was left to report."""
+
+    quoted = " ".join(["the user wrote: attack at", "dawn"])
+
+    def run() -> None:
+        try:
+            raise ValueError(quoted)
+        except ValueError as error:
+            raise ZeroDivisionError from error
+
+    home, path = damage(prepared, files, "data of curated_dpo_pairs", "truncated")
+    monkeypatch.setattr(cli, "app", run)
+    ended = flywheel(home, "stale")
+    assert ended.returncode == 1
+    assert str(path) in ended.stderr
+    (kept,) = (home / "scratch" / "tracebacks").iterdir()
+    assert f"{kept} has the traceback" in ended.stderr
+    text = kept.read_text()
+    assert text.index("builtins.ValueError: ") < text.index("which led to") < text.index("ZeroDivisionError")
+    assert "in run" in text
+    assert "dawn" not in text
+    assert kept.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("kind", ["manifest of an export", "pin", "decision", "trainer's report"])

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from flywheel_assets.errors import ClosedDayError, LandingRetiredError, LandingUnavailableError, SettingsError
+from flywheel_assets.errors import (
+    ClosedDayError,
+    LandingError,
+    LandingRetiredError,
+    LandingUnavailableError,
+    SettingsError,
+)
 from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.landing.disk import CLOSED_FILE, EventKind, LandedDay
 from flywheel_assets.lake.landing.s3 import ObjectLanding, ObjectLandingZone
@@ -211,3 +217,27 @@ def test_the_table_is_the_same_as_from_a_disk(landing: ObjectLanding, tmp_path: 
     assert from_s3[DAY].rows_by_reason == from_disk[DAY].rows_by_reason == {"duplicate_event": 1, "malformed_event": 1}
     assert from_s3[DAY].is_closed
     assert list((s3.lake.scratch / "landing").iterdir()) == []
+
+
+def test_a_damaged_closing_is_refused_and_the_other_days_go_on(zone: ObjectLandingZone, spool: Path) -> None:
+    """It ended every ingest of every day in a traceback of the decoder."""
+    publish(zone, spool, "a")
+    zone.read(DAY, CLOSED)
+    publish(zone, spool, "b", on=1)
+    zone.read(day(1), CLOSED + timedelta(days=1))
+    key = zone.build_key(DAY, CLOSED_FILE)
+    zone.landing.client.put_object(Bucket=zone.landing.bucket, Key=key, Body=b"\xff{")
+    for read in (zone.look, lambda on: zone.read(on, CLOSED)):
+        with pytest.raises(ClosedDayError, match=r"_CLOSED\.json is damaged .*Restore an older version"):
+            read(DAY)
+    publish(zone, spool, "late", on=1)
+    assert len(zone.republish_late(CLOSED + timedelta(days=3))) == 1
+    assert names(zone.look(day(1))) == ["b"]
+
+
+def test_a_damaged_first_day_is_named(landing: ObjectLanding) -> None:
+    landing.note_first_day(APPLICATION, DAY)
+    key = "/".join(filter(None, (landing.prefix, APPLICATION, "_HISTORY.json")))
+    landing.client.put_object(Bucket=landing.bucket, Key=key, Body=b"{")
+    with pytest.raises(LandingError, match=r"_HISTORY\.json is damaged .*flywheel history"):
+        landing.read_first_day(APPLICATION)

@@ -30,7 +30,7 @@ from flywheel_assets.errors import (
 from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.erasure.erase import Place, erase_person, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding, erase_lines
-from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
+from flywheel_assets.lake.landing.disk import OWNER_FILE, DiskLanding, EventKind
 from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.lake.storage import failures
 from flywheel_assets.lake.storage import s3 as s3_storage
@@ -153,6 +153,8 @@ class Site(Workbench):
             removed = [each.rows_removed for each in manifest.pop("erasures")]
             found[folder.version] = {**manifest, "erasures": removed, "snapshot_id": None}
         for key, content in self.objects_under("landing", "copies").items():
+            if key.endswith(f"/{OWNER_FILE}"):
+                continue  # each home has an id of its own
             found[key] = None if key.endswith("manifest.json") else hashlib.sha256(content).hexdigest()
         return found
 

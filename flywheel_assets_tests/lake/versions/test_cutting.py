@@ -7,8 +7,11 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
+from flywheel_assets.curation.texts.breaker import DayFigures
 from flywheel_assets.curation.texts.resolution import ResolutionRules
+from flywheel_assets.curation.trips import Trip
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, UnknownNameError, VersionConflictError
+from flywheel_assets.lake.daily.breaker import JudgedDay, record_judged_days
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.upkeep.garbage import expire_snapshots
 from flywheel_assets.lake.versions import cutting as versions_module
@@ -19,7 +22,7 @@ from flywheel_assets.lake.versions.pair_versions import cut_pair_version, read_t
 from flywheel_assets.lake.versions.pins import list_kept_versions, list_tagged_versions, release_snapshots
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_gold
 from flywheel_assets_tests.lake.gold import write_gold
-from flywheel_assets_tests.lake.workbench import Workbench
+from flywheel_assets_tests.lake.workbench import Workbench, stamp
 
 RULES = ResolutionRules(holdout_share=0.0)
 VERSION = "dpo_gold_v1"
@@ -213,6 +216,15 @@ def test_gold_without_a_closed_day_makes_no_version(bench: Workbench, versions: 
         write_gold(bench, DAY, 3, is_closed=False)
     assert list(versions) == []
     assert list_tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {}
+
+
+def test_where_the_breaker_keeps_every_day_out_the_sentence_says_so(bench: Workbench, versions: Versions) -> None:
+    """A sender tripped each of ten days, and the cut said that no day was closed: people looked at the schedule."""
+    figures = DayFigures(900, 3, 0.4, 0.9, 20.0, 300, (Trip("top_user_ratio", 0.9, 0.5, ()),))
+    record_judged_days(bench.lake, [JudgedDay(DAY, "hash", figures, False, stamp().now)], [], stamp())
+    with pytest.raises(EmptyVersionError, match=r"breaker keeps out 1 days, the first of them .*flywheel breaker list"):
+        cut(bench, versions)
+    assert list(versions) == []
 
 
 def test_a_version_that_was_empty_can_be_cut_when_there_is_something(bench: Workbench, versions: Versions) -> None:

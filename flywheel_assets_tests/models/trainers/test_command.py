@@ -19,6 +19,7 @@ from flywheel_assets.errors import ProcessDiedError, SettingsError, TrainingErro
 from flywheel_assets.models.model_folder import hash_model
 from flywheel_assets.models.trainers.command import CommandRecipe
 from flywheel_assets.models.trainers.fitting import fit_model, load_model
+from flywheel_assets_tests.capture.broker_processes import eventually
 from flywheel_assets_tests.command_line import ROOT
 from flywheel_assets_tests.models.test_boosting import world
 
@@ -242,6 +243,49 @@ def test_a_command_ends_at_its_time_limit_with_what_it_started(tmp_path: Path) -
     with open(tmp_path / "trainer" / "lock") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
     assert not (tmp_path / "trainer" / "survived").exists()
+
+
+def is_running(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's subreaper; elsewhere a session of its own is left")
+def test_a_killed_worker_takes_the_commands_whole_tree_along(tmp_path: Path) -> None:
+    """A worker that the kernel killed for memory left a trainer on the gpu for an hour; the next began then."""
+    trainer = write_trainer(
+        tmp_path / "trainer",
+        """
+        import subprocess, time
+        wait = [sys.executable, "-c", "import time; time.sleep(600)"]
+        below = [subprocess.Popen(wait), subprocess.Popen(wait, start_new_session=True)]
+        # One whose parent has ended, in a session of its own: a daemon.
+        forks = "import subprocess as s, sys; print(s.Popen(sys.argv[1:], stdout=-3, start_new_session=True).pid)"
+        daemon = subprocess.run([sys.executable, "-c", forks, *wait], stdout=subprocess.PIPE, text=True).stdout
+        numbers = [os.getpid(), os.getppid(), *(each.pid for each in below), int(daemon)]
+        open("numbers.new", "w").write(" ".join(map(str, numbers)))
+        os.rename("numbers.new", "numbers")
+        time.sleep(600)
+        """,
+    )
+    code = (
+        "import sys; from pathlib import Path; from flywheel_assets.models.trainers.command import run_command\n"
+        "run_command(sys.argv[2:], (Path('a'), Path('b')), Path(sys.argv[1]), 600.0, 'the trainer')"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", code, trainer.folder, *trainer.command])
+    told = Path(trainer.folder) / "numbers"
+    try:
+        eventually(told.exists, "the trainer's start")
+        numbers = [int(each) for each in told.read_text().split()]
+        assert len(numbers) == 5
+        assert all(map(is_running, numbers))
+    finally:
+        worker.kill()
+        worker.wait()
+    eventually(lambda: not any(map(is_running, numbers)), "the end of everything that it started")
 
 
 def test_a_killed_command_may_be_run_again(tmp_path: Path) -> None:

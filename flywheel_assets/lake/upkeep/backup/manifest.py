@@ -17,6 +17,8 @@ from flywheel_assets.errors import BackupError
 FORMAT = 1
 WAREHOUSE = "warehouse"
 """Name of the part whose files are named by the tables' metadata; all others are listed."""
+LANDED = "landed_objects"
+"""Name of the part that is a landing zone on S3."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class StoredFile(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     mode: int = 0o644
     original_bytes: int | None = None
     """Size of the original where that is a database, of which a compact copy was taken."""
+    etag: str | None = None
+    """Of an object on S3 that may be replaced under its name."""
 
     @property
     def key(self) -> tuple[str, str]:

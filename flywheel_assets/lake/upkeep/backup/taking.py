@@ -9,10 +9,14 @@
 3. The manifest is written. Then older ones beyond `keep`, and *all* that were made before an erasure that has ended by
    now, are deleted, and the contents that no manifest names.
 
+A landing zone on S3 is listed in step 1, where its closings are read, too, as far as their ETag or size is new.
+Segments have their sha256 in their names: of those that the place has, none is read.
+
 A file is read again only if its size or time differs from the last backup's. So a file that rots on the disk does not
 replace its sound copy.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -35,12 +39,14 @@ import msgspec
 from flywheel_assets import __version__
 from flywheel_assets.errors import BackupError, CommitContentionError
 from flywheel_assets.lake.landing.disk import OWNER_FILE
+from flywheel_assets.lake.landing.objects import LandedObject, list_objects, read_object, stream_object
+from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.lake.storage.commits import hold_lock
 from flywheel_assets.lake.storage.failures import translate_disk_full, translate_outages
 from flywheel_assets.lake.storage.files import hash_file, replace_file
 from flywheel_assets.lake.tables.home import HOME_FILE, RESTORING_FILE
 from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.upkeep.backup.manifest import WAREHOUSE, Manifest, Part, StoredFile, StoredTable
+from flywheel_assets.lake.upkeep.backup.manifest import LANDED, WAREHOUSE, Manifest, Part, StoredFile, StoredTable
 from flywheel_assets.lake.upkeep.backup.place import BackupPlace, copy_hashed
 from flywheel_assets.lake.upkeep.garbage import list_snapshot_files
 
@@ -79,6 +85,8 @@ class Source:
     parts: Sequence[Part]
     versions: Path
     """Folder of all applications' versions, where erasures leave their receipts."""
+    landing: ObjectLanding | None = None
+    """The landing zone, where that is on S3; None: it is one of the parts."""
     left_out: Sequence[str] = ()
     excluded: Sequence[Path] = ()
     """Files and folders that are not backed up, apart from work in progress, the catalog and the ids of this home."""
@@ -140,6 +148,8 @@ class _Found:
     staged: list[tuple[StoredFile, Path]] = field(default_factory=list)
     waiting: list[tuple[StoredFile, Path]] = field(default_factory=list)
     """Large files, to be read without a lock; their hash is not known yet."""
+    landed: list[StoredFile] = field(default_factory=list)
+    """Segments on S3, whose names have their hashes."""
     locked_s: float = 0.0
 
 
@@ -242,6 +252,10 @@ def _refuse_place(source: Source, place: BackupPlace) -> None:
         for part in source.parts:
             if where == part.path.resolve() or part.path.resolve() in where.parents:
                 raise BackupError(f"{place.uri} lies in {part.path}, which is to be backed up: give another place")
+    zone = source.landing
+    # In a zone that is a whole bucket, a folder of its own is none of the zone's.
+    if zone is not None and zone.prefix and f"{place.uri}/".startswith(f"{zone.place}/"):
+        raise BackupError(f"{place.uri} lies in {zone.place}, which is to be backed up: give another place")
     place.refuse_foreign_files()
 
 
@@ -258,7 +272,7 @@ def _copy_home(
             known = {each.key: each for each in there if contents.get(each.sha256) == each.bytes}
             try:
                 found = _list_home(source, known, last.began_ns if last else 0, stage)
-                files, copied = _copy_contents(found, known, contents, place)
+                files, copied = _copy_contents(found, known, contents, place, source.landing)
             except _ChangedError as error:
                 changed.append(error)
                 continue
@@ -292,6 +306,8 @@ def _list_home(source: Source, known: Mapping[tuple[str, str], StoredFile], last
             else:
                 with suppress(FileNotFoundError):  # it was at work, or it was sealed since and is listed there, too
                     found.staged.append(_stage(file, path, stage))
+        if source.landing is not None:
+            _list_landed(source.landing, found, known, stage)
         found.locked_s = time.monotonic() - locked
     return found
 
@@ -353,6 +369,41 @@ def _list_files(source: Source) -> Iterator[tuple[StoredFile, Path]]:
             for path in _walk(part.path.resolve(), own):
                 with suppress(FileNotFoundError):
                     yield _describe(part, str(path.relative_to(part.path.resolve())), path.stat()), path
+
+
+def _list_landed(
+    landing: ObjectLanding, found: _Found, known: Mapping[tuple[str, str], StoredFile], stage: Path
+) -> None:
+    """List the landed objects, and keep those that may be replaced as they are now.
+
+    The lock keeps their writers away, so that a closing and the listed segments belong together.
+    """
+
+    def keep(each: LandedObject) -> tuple[StoredFile, Path]:
+        read = read_object(landing, each.path)
+        if read is None:
+            raise _ChangedError(each.path, is_needed=False)
+        content, etag = read
+        copy = stage / f"{LANDED}-{hashlib.sha256(each.path.encode()).hexdigest()}"
+        copy.write_bytes(content)
+        return _describe_object(each.path, len(content), hash_file(copy), etag), copy
+
+    replaced = []
+    for each in list_objects(landing):
+        before = known.get((LANDED, each.path))
+        if each.sha256 is not None:
+            found.landed.append(_describe_object(each.path, each.bytes, each.sha256, None))
+        elif before is not None and (before.etag, before.bytes) == (each.etag, each.bytes):
+            found.known.append(before)
+        else:
+            replaced.append(each)
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        found.staged += threads.map(keep, replaced)
+
+
+def _describe_object(path: str, size: int, sha256: str, etag: str | None) -> StoredFile:
+    # Where it is restored to a disk, users' texts are readable by their owner only.
+    return StoredFile(part=LANDED, path=path, bytes=size, sha256=sha256, etag=etag, mode=0o600)
 
 
 def _describe(part: Part, path: str, status: os.stat_result) -> StoredFile:
@@ -442,7 +493,11 @@ def _find_path(root: str, uri: str) -> str:
 
 
 def _copy_contents(
-    found: _Found, known: Mapping[tuple[str, str], StoredFile], contents: dict[str, int], place: BackupPlace
+    found: _Found,
+    known: Mapping[tuple[str, str], StoredFile],
+    contents: dict[str, int],
+    place: BackupPlace,
+    landing: ObjectLanding | None,
 ) -> tuple[list[StoredFile], tuple[int, int]]:
     """Copy what the place lacks; return all files, and the number of contents and bytes that were copied."""
     copied, counting = [0, 0], threading.Lock()
@@ -484,6 +539,19 @@ def _copy_contents(
             raise _ChangedError(uri, is_needed=True) from error
         return put(msgspec.structs.replace(file, sha256=sha256), source.open)
 
+    def put_landed(file: StoredFile) -> StoredFile:
+        assert landing is not None
+        try:
+            return put(file, partial(stream_object, landing, file.path))
+        except _ChangedError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise
+            raise BackupError(
+                f"{landing.place}/{file.path} does not match the sha256 in its name: the object is damaged, and no "
+                "backup was made. Restore an older version of it; where there is none, delete it: the tables keep the "
+                "day's rows."
+            ) from error
+
     table_files = [(lake, *each) for lake, table in found.loaded for each in _list_table_files(lake, table)]
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         try:
@@ -491,6 +559,7 @@ def _copy_contents(
                 *found.known,
                 *threads.map(lambda each: put(each[0], partial(open, each[1], "rb")), found.staged),
                 *threads.map(put_waiting, found.waiting),
+                *threads.map(put_landed, found.landed),
                 *threads.map(put_table_file, table_files),
             ]
         except BaseException:
