@@ -212,6 +212,16 @@ def decode_training_report(content: bytes) -> TrainingReport:
     return msgspec.convert({**found, "recipe": add_younger_fields(found.get("recipe", {}))}, TrainingReport)
 
 
+def follow_finished(request: TrainingRequest, content: bytes) -> TrainingRequest:
+    """Return what a request would have been in the release that wrote a finished training's report.
+
+    Raises:
+        msgspec.DecodeError: the report is damaged.
+    """
+    recorded = msgspec.json.decode(content, type=dict[str, Any]).get("recipe", {})
+    return msgspec.structs.replace(request, recipe=request.recipe.follow_recorded(recorded))
+
+
 class ClassifierTrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One training of a classifier."""
 

@@ -99,7 +99,8 @@ def _report_turn(ticked: Ticked, seconds: float) -> TurnReport:
     version, stores = ticked.version, Stores()
     folder = stores.versions(APPLICATION.name).folder(version)
     manifest = read_manifest(folder.export)
-    ned = read_evaluation_report(folder).list_primary_ned()
+    evaluation, training = read_evaluation_report(folder), read_training_report(folder)
+    ned = evaluation.list_primary_ned()
     promotion = read_promotion(folder.promotion)
     champion = stores.registry(APPLICATION.name).find_champion()
     return TurnReport(
@@ -109,10 +110,13 @@ def _report_turn(ticked: Ticked, seconds: float) -> TurnReport:
         holdout_pairs=manifest.files[ExportSet.HOLDOUT].rows,
         regression_rows=manifest.files[ExportSet.REGRESSION].rows,
         reasons=manifest.dropped,
-        challenger_stage=read_training_report(folder).chosen_stage,
+        challenger_stage=training.chosen_stage,
+        stage_reason=training.why,
         ned_base=ned["base"],
         ned_champion=ned.get("champion", ned["base"]),
         ned_challenger=ned["challenger"],
+        ned_sft=ned["sft"],
+        wrong_answers={model.value: rate for model, rate in evaluation.wrong_answers.items()},
         promoted=promotion.promoted,
         sentence=promotion.sentence,
         seconds=seconds,
