@@ -9,6 +9,7 @@ from typing import Any
 
 from flywheel_assets.demo.assistant.base_model import Assistant, BaseModel
 from flywheel_assets.demo.assistant.play import DayStats
+from flywheel_assets.demo.assistant.rollback import RollbackReport
 from flywheel_assets.demo.assistant.world import Measurement, Request
 from flywheel_assets.demo.staging import Skipped
 from flywheel_assets.measures.texts import Interval
@@ -199,6 +200,8 @@ class DemoReport:
     base: BaseModel
     chapters: tuple[ChapterReport, ...]
     vandals: VandalAccount
+    rollback: RollbackReport | None = None
+    """The epilogue, where it was played."""
     seconds: float
     """Wall time of the whole story, pretraining included."""
     hardware: Mapping[str, Any]
