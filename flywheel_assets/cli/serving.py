@@ -154,6 +154,12 @@ def demo(
         str, typer.Option("--application", "-a", help="The story: assistant, fraud or house_style.")
     ] = "assistant",
     seed: Annotated[int, typer.Option(help="The random seed of the simulated world.")] = 0,
+    rollback: Annotated[
+        bool,
+        typer.Option(
+            "--rollback", help="assistant: then a model that passed is worse in production, and is taken back."
+        ),
+    ] = False,
 ) -> None:
     """Play a story against the real flywheel.
 
@@ -162,7 +168,10 @@ def demo(
     """
     if application not in _STORIES:
         raise UnknownNameError("demo", application, _STORIES)
-    import_module(f"flywheel_assets.demo.{application}.run").run(seed=seed, console=console)
+    if rollback and application != "assistant":
+        raise SettingsError(f"--rollback is part of the assistant's story, not of {application}'s; leave it out")
+    more = {"rollback": True} if rollback else {}
+    import_module(f"flywheel_assets.demo.{application}.run").run(seed=seed, console=console, **more)
     # Everything is written and closed. With torch and Dagster's definitions in one process, DuckDB 2.0's bindings fill
     # the screen with "leaked" at the interpreter's shutdown, right below the demo's result; so the shutdown is skipped.
     sys.stdout.flush()

@@ -116,6 +116,11 @@ class Driver:
         )
         return self._finish(result)
 
+    def run_job(self, name: str) -> dg.ExecuteInProcessResult:
+        """Run one of the application's jobs that have no partition, as its schedule would."""
+        job = self.definitions.resolve_job_def(name)
+        return job.execute_in_process(self._run_config(), self.instance, tags=name_this_process(), raise_on_error=False)
+
     def _run_config(self) -> dict[str, object]:
         logging.getLogger("dagster").setLevel(logging.CRITICAL)
         return dict(_QUIET)

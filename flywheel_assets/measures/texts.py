@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -129,6 +129,32 @@ def find_corrected(rejected: str, chosen: str) -> Corrected | None:
         if span not in kept and _count_letters(before[first:last]) >= _LEAST_SPAN_LETTERS:
             spans[span] = max(1, letters)
     return Corrected(_join_words(before), spans)
+
+
+@dataclass(frozen=True)
+class KnownCorrections:
+    """What people had corrected before: the rejected texts and the deleted spans of their corrections."""
+
+    rejected: frozenset[str]
+    spans: frozenset[str]
+
+    @classmethod
+    def collect(cls, corrections: Iterable[tuple[str, str]]) -> "KnownCorrections":
+        """Collect them from (rejected, chosen) texts; pairs that differ in their spacing only have none."""
+        found = [each for each in itertools.starmap(find_corrected, corrections) if each is not None]
+        return cls(frozenset(each.rejected for each in found), frozenset(span for each in found for span in each.spans))
+
+    def are_corrected_again(self, output: str, final_text: str) -> bool:
+        """Return whether an edit takes out what an earlier correction took out.
+
+        It does if the output is a whole rejected text, or if at least half of the letters that the edit deletes are in
+        spans that were deleted before.
+        """
+        now = find_corrected(output, final_text)
+        if now is None:
+            return False
+        again = sum(letters for span, letters in now.spans.items() if span in self.spans)
+        return now.rejected in self.rejected or (again > 0 and again >= _REPEATED_SHARE * sum(now.spans.values()))
 
 
 def _list_spans(before: list[str], after: list[str]) -> list[tuple[int, int, int]]:

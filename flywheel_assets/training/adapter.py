@@ -67,6 +67,8 @@ from flywheel_assets.training.requests import (
     StageReport,
     TrainingReport,
     TrainingRequest,
+    decode_training_report,
+    follow_finished,
 )
 
 _log = logging.getLogger(__name__)
@@ -115,12 +117,11 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
     export = Path(request.export_dir)
     manifest = verify_manifest(export, request.manifest_sha256)
     base_sha256 = hash_base_weights(request.base_model)
-    identity = _compute_identity(request, base_sha256)
     output = Path(request.output_dir)
-    remedy = "Cut a new version to train differently."
-    if finished := find_finished_report(output / REPORT_FILE, TrainingReport, identity, remedy=remedy):
+    if finished := _find_finished(request, base_sha256):
         _verify_weights(output, finished)
         return finished
+    identity = _compute_identity(request, base_sha256)
     _claim(work, identity)
     use_cpu_threads(request.recipe.cpu_threads)
     rows = _prepare(
@@ -181,6 +182,16 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
         write_report(building / REPORT_FILE, report)
     _clear(work)
     return report
+
+
+def _find_finished(request: TrainingRequest, base_sha256: str) -> TrainingReport | None:
+    report_file = Path(request.output_dir) / REPORT_FILE
+    # A default that changed since must not turn a finished training into the answer to another request.
+    asked = follow_finished(request, report_file.read_bytes()) if report_file.exists() else request
+    identity, remedy = _compute_identity(asked, base_sha256), "Cut a new version to train differently."
+    if find_finished_report(report_file, TrainingReport, identity, remedy=remedy) is None:
+        return None
+    return decode_training_report(report_file.read_bytes())
 
 
 def _compute_identity(request: TrainingRequest, base_sha256: str) -> str:

@@ -11,12 +11,14 @@ Defaults that differ from TRL's, and why:
 - `warmup_ratio` 0.1 (none): a fresh adapter's first steps are its wildest.
 - `gradient_checkpointing` by device (on): on a CPU it costs 15 % of the time and memory is seldom short.
 - bf16 on CUDA only (everywhere): it costs 19 % on a CPU.
+- `stages` one_stage (TRL: the preference loss alone, after an SFT of its own): it says what people corrected in .3 % of
+  sampled answers at most, SFT with as much computing in 6 %, and is more exact than two stages (docs/training.md).
 - No dropout in the adapter: `disable_dropout` would silently zero it wherever preferences are learnt.
 - Reference log probabilities computed once (in every step): the same results for 21 % less CPU per step.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from flywheel_assets.models.rendering import Rendering
@@ -42,7 +44,10 @@ _YOUNGER: Mapping[str, object] = {
     "objection_loss": "kto",
     "desirable_ratio": 1.0,
 }
-"""Fields that were added later, with the value that says what was done before: whatever the default becomes."""
+"""Fields that were added later, with the value that says what was done before: whatever the default becomes.
+
+`stages` is the one whose default has changed since: a recipe that was written without it means two stages.
+"""
 
 
 def add_younger_fields(recorded: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +76,7 @@ class AdapterRecipe(Checked):
     evaluation, as a chat endpoint does. False: the text itself, for products that complete a text."""
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Variables of the chat template, as serving sets them: {"enable_thinking": False}."""
-    stages: Literal["one_stage", "two_stages", "sft"] = "two_stages"
+    stages: Literal["one_stage", "two_stages", "sft"] = "one_stage"
     """"one_stage": chosen texts are written and preferred to the rejected ones in the same batches, against the frozen
     base. "two_stages": first SFT, then a preference stage against the SFT adapter. "sft": SFT alone. An SFT adapter is
     trained always: what the others are compared with."""
@@ -179,6 +184,24 @@ class AdapterRecipe(Checked):
         # It computes the same by another way; older digests hold it as a truth value.
         fields["gradient_checkpointing"] = bool(self.gradient_checkpointing)
         return {name: value for name, value in fields.items() if _YOUNGER.get(name, _NEVER) != value}
+
+    def follow_recorded(self, recorded: Mapping[str, Any]) -> "AdapterRecipe":
+        """Return the recipe that an older release would have asked for with the same application file.
+
+        A field that the recorded recipe lacks, and whose value here is the default, says what was done before there
+        was one: a default that changed later asks for no second training. A recipe that was recorded with all fields
+        changes nothing.
+
+        Args:
+            recorded: the recipe's fields as the report of a finished training holds them.
+        """
+        defaults = AdapterRecipe()
+        unnamed: dict[str, Any] = {
+            name: before
+            for name, before in _YOUNGER.items()
+            if name not in recorded and getattr(self, name) == getattr(defaults, name)
+        }
+        return replace(self, **unnamed)
 
     def _check_together(self) -> None:
         if not self.loss_types or len(self.loss_types) != len(self.loss_weights):

@@ -284,6 +284,16 @@ def read_training_report(report_file: Path) -> TrainingReport:
         raise DamagedFileError(f"{report_file} is damaged ({error}): {advise_on_report(report_file)}") from None
 
 
+def follow_finished(request: TrainingRequest, content: bytes) -> TrainingRequest:
+    """Return what a request would have been in the release that wrote a finished training's report.
+
+    Raises:
+        msgspec.DecodeError: the report is damaged.
+    """
+    recorded = msgspec.json.decode(content, type=dict[str, Any]).get("recipe", {})
+    return msgspec.structs.replace(request, recipe=request.recipe.follow_recorded(recorded))
+
+
 class ClassifierTrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One training of a classifier."""
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from flywheel_assets.measures.texts import (
     Interval,
+    KnownCorrections,
     SubjectMeans,
     average_by_subject,
     bootstrap_clustered_mean,
@@ -241,3 +242,23 @@ def test_a_persons_text_never_repeats_what_it_corrected_and_the_rejected_one_alw
     if found is not None:
         assert not found.is_repeated_in(chosen)
         assert found.is_repeated_in(rejected)
+
+
+@pytest.mark.parametrize(
+    ("output", "final_text", "again"),
+    [
+        ("carts = db.fetch_all('carts', 9)", "carts = lake.read('carts', limit=9)", True),
+        ("carts = lake.read('carts', 9)", "carts = lake.read('carts', limit=9)", False),
+        ("carts = db.fetch_all('carts', 9)", "carts = db.fetch_all('carts', 9)  # mine", False),
+        ("carts = db.fetch_all('carts', 9)", "carts  =  db.fetch_all('carts', 9)", False),
+        ("orders = db.fetch_all('orders', 5)", "pass", True),
+        ("the whole long explanation of db.fetch_all", "no", False),
+    ],
+    ids=["the same call", "another fault", "an addition", "spacing", "the rejected text", "mostly something else"],
+)
+def test_an_edit_corrects_again_where_it_takes_out_what_was_taken_out_before(
+    output: str, final_text: str, again: bool
+) -> None:
+    known = KnownCorrections.collect([("orders = db.fetch_all('orders', 5)", "orders = lake.read('orders', limit=5)")])
+    assert known.are_corrected_again(output, final_text) is again
+    assert not KnownCorrections.collect([]).are_corrected_again(output, final_text)

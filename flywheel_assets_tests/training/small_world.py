@@ -43,8 +43,14 @@ NEUTRAL = [
     ("# print {e} {n}\n", "print({e}, {n})"),
 ]
 RECIPE = AdapterRecipe(
-    max_length=64, sft_epochs=4.0, sft_learning_rate=5e-3, preference_learning_rate=1e-3, checkpoint_every_steps=1000
+    stages="two_stages",
+    max_length=64,
+    sft_epochs=4.0,
+    sft_learning_rate=5e-3,
+    preference_learning_rate=1e-3,
+    checkpoint_every_steps=1000,
 )
+"""Two stages, because these tests are of their parts; `test_one_stage` and others name the default."""
 
 
 TEMPLATE = (

@@ -21,6 +21,7 @@ from flywheel_assets.lake.versions.exports import ExportSet
 from flywheel_assets.models.generation import generate, hash_adapter, load_model
 from flywheel_assets.models.rendering import RowEncoder
 from flywheel_assets.training.adapter import main, train_adapter
+from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest
 from flywheel_assets_tests.training import small_world as world
 
@@ -123,6 +124,23 @@ def test_a_result_is_never_given_to_another_request(trained: Trained, export: Pa
     trained.copied(tmp_path)
     with pytest.raises(VersionConflictError, match="another request"):
         train_adapter(world.request(export, world.blank_base(), tmp_path, sft_epochs=2.0))
+
+
+def test_a_training_of_two_stages_answers_its_application_after_the_default_became_one_stage(
+    trained: Trained, asked: TrainingRequest, tmp_path: Path
+) -> None:
+    """Its report names no stages: with the digest alone the upgrade would refuse every finished training."""
+    asked = changed(asked, recipe=replace(asked.recipe, stages=AdapterRecipe().stages))
+    written = trained.copied(tmp_path) / "training.json"
+    asked = changed(asked, output_dir=str(written.parent))
+    with pytest.raises(VersionConflictError, match="another request"):
+        train_adapter(asked)
+    report = json.loads(written.read_text())
+    assert report["recipe"].pop("stages") == "two_stages"
+    written.write_text(json.dumps(report))
+    assert train_adapter(asked) == trained.report
+    with pytest.raises(VersionConflictError, match="another request"):
+        train_adapter(changed(asked, recipe=replace(asked.recipe, stages="sft")))
 
 
 def test_work_of_another_request_is_not_resumed(

@@ -13,6 +13,7 @@ from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet
 from flywheel_assets.models.generation import silence_libraries
 from flywheel_assets.training._coverage import measure_coverage
 from flywheel_assets.training.adapter import train_adapter
+from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets_tests.models.architectures import NAMES, list_architectures, make_tokenizer, save
 from flywheel_assets_tests.training import small_world as world
 
@@ -92,10 +93,11 @@ def test_a_training_and_an_evaluation_run_to_their_end(name: str, tmp_path: Path
         batch_size=4,
         sft_epochs=1.0,
         selection_share=0.0,
+        stages=AdapterRecipe().stages,
         chat_template_kwargs=of.kwargs,
     )
     trained = train_adapter(request)
-    assert {stage: report.steps for stage, report in trained.stages.items()} == {"sft": 3, "preference": 2}
+    assert {stage: report.steps for stage, report in trained.stages.items()} == {"sft": 3, "one_stage": 3}
     assert trained.coverage is not None
     assert bool(trained.coverage.left_alone) == (name == "gpt_oss")
     evaluated = evaluate_adapter(

@@ -107,6 +107,30 @@ def test_a_recorded_recipe_says_what_was_done_then_whatever_the_default_is_now()
     assert add_younger_fields({**younger, "stages": "one_stage"})["stages"] == "one_stage"
 
 
+def test_a_recipe_without_stages_meant_two_and_a_new_one_always_writes_them() -> None:
+    assert AdapterRecipe().stages == "one_stage"
+    assert msgspec.json.decode(msgspec.json.encode(AdapterRecipe()))["stages"] == "one_stage"
+    assert "stages" in AdapterRecipe().list_deciding_fields()
+
+
+@pytest.mark.parametrize(
+    ("changes", "recorded", "followed"),
+    [
+        ({}, {"lora_rank": 16}, "two_stages"),
+        ({}, {"stages": "one_stage"}, "one_stage"),
+        ({}, {"stages": "two_stages"}, "one_stage"),
+        ({"stages": "sft"}, {"lora_rank": 16}, "sft"),
+        ({"stages": "two_stages"}, {"lora_rank": 16}, "two_stages"),
+    ],
+    ids=["older and unnamed", "the same", "named then, unnamed now", "named now", "the older one named now"],
+)
+def test_only_a_default_that_was_not_recorded_is_read_as_it_was_then(
+    changes: dict[str, Any], recorded: dict[str, Any], followed: str
+) -> None:
+    asked = replace(AdapterRecipe(), lora_rank=8, weight_decay=0.1, **changes)
+    assert asked.follow_recorded(recorded) == replace(asked, stages=followed)
+
+
 @pytest.mark.parametrize(
     ("stages", "preference_epochs", "trains"),
     [("one_stage", 1.0, True), ("two_stages", 0.5, True), ("sft", 1.0, False), ("one_stage", 0.0, False)],

@@ -58,6 +58,7 @@ def print_chapter(console: Console, chapter: "ChapterReport") -> None:
         console.print(f"the wheel rests: {turn.reason}", highlight=False)
         return
     console.print(_build_accuracy_table(chapter, turn))
+    console.print(turn.preference_sentence, markup=False, highlight=False)
     style = "bold green" if turn.promoted else "bold yellow"
     console.print(f"{'promoted' if turn.promoted else 'not promoted'} in {turn.seconds:.0f} s: ", style=style, end="")
     console.print(turn.sentence, markup=False, highlight=False)
@@ -92,6 +93,10 @@ def _build_accuracy_table(chapter: "ChapterReport", turn: TurnReport) -> Table:
     table.add_section()
     table.add_row("held-out users' edits: NED of the base", f"{turn.ned_base:.3f}", "")
     table.add_row("NED of what served → of the challenger", f"{turn.ned_champion:.3f}", f"{turn.ned_challenger:.3f}")
+    served, asked = turn.wrong_served, turn.wrong_answers.get("challenger")
+    if served is not None and asked is not None and served.mean is not None and asked.mean is not None:
+        label = "sampled answers that say what was corrected"
+        table.add_row(label, _format_percent(served.mean), _format_percent(asked.mean))
     return table
 
 

@@ -10,7 +10,7 @@ chapter. `out_dir` gets `demo.png` and `report.json`, which holds every number t
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -22,7 +22,7 @@ from rich.console import Console
 from flywheel_assets.demo.assistant import _narration as narration
 from flywheel_assets.demo.assistant.base_model import Assistant, BaseConfig, BaseModel, Deployment, ensure_base_model
 from flywheel_assets.demo.assistant.people import People
-from flywheel_assets.demo.assistant.play import DayStats, play_days
+from flywheel_assets.demo.assistant.play import ArmCounts, DayStats, play_days, play_routed_day
 from flywheel_assets.demo.assistant.report import (
     ChapterReport,
     DayCounts,
@@ -33,6 +33,7 @@ from flywheel_assets.demo.assistant.report import (
     draw,
     measure,
 )
+from flywheel_assets.demo.assistant.rollback import Production, RollbackReport, play_rollback
 from flywheel_assets.demo.assistant.world import Workload, World
 from flywheel_assets.demo.capture_client import CaptureDoor
 from flywheel_assets.demo.staging import Stopwatch, Wheel, describe_hardware, make_progress_bar
@@ -95,6 +96,7 @@ def run_demo(
     out_dir: Path,
     console: Console,
     deploy: Callable[[Path, Path | None, str], Assistant] = Deployment,
+    production: Production | None = None,
 ) -> DemoReport:
     """Play every chapter, print it, and write `demo.png` and `report.json` into `out_dir`.
 
@@ -106,6 +108,7 @@ def run_demo(
         out_dir: gets the two files.
         console: gets the story.
         deploy: makes the assistant that answers, from the base model, an adapter or none, and a version name.
+        production: rolls the last promoted model out for the epilogue; None: there is none.
 
     Raises:
         CaptureUnavailableError: capture refused or lost something.
@@ -146,18 +149,52 @@ def run_demo(
         )
         narration.print_chapter(console, report)
         chapters.append(report)
+    rollback = None
+    if production is not None:
+        rollback = _play_epilogue(production, chapters, first, base, door, plan, console, deploy)
     finished = DemoReport(
         seed=plan.seed,
         first_day=plan.first_day,
         base=base,
         chapters=tuple(chapters),
         vandals=_account_for_vandals(door.application, chapters),
+        rollback=rollback,
         seconds=time.monotonic() - started + base.seconds,
         hardware=describe_hardware(),
     )
     _write(finished, out_dir)
     narration.print_summary(console, finished, out_dir)
     return finished
+
+
+def _play_epilogue(
+    production: Production,
+    chapters: list[ChapterReport],
+    first_day: date,
+    base: BaseModel,
+    door: CaptureDoor,
+    plan: DemoPlan,
+    console: Console,
+    deploy: Callable[[Path, Path | None, str], Assistant],
+) -> RollbackReport | None:
+    promoted = [each.turn for each in chapters if isinstance(each.turn, TurnReport) and each.turn.promoted]
+    if len(promoted) < 2:
+        console.print("no epilogue: it needs two promotions, one model to be rolled out and one to go back to")
+        return None
+    before, challenger = promoted[-2:]
+    arms = {
+        challenger.version: deploy(base.path, None, challenger.version),
+        before.version: deploy(base.path, before.champion_adapter, before.version),
+    }
+
+    def play_day(day: date, route: Callable[[str], str]) -> Mapping[str, ArmCounts]:
+        # What both versions learnt: else a third of the predecessor's answers, too, would be corrected.
+        workload = plan.chapters[0].workload
+        return play_routed_day(
+            arms, route, plan.world, workload, plan.people, day, plan.requests_per_day, door, plan.seed
+        )
+
+    return play_rollback(production, play_day, challenger.version, before.version, first_day, console)
 
 
 def _play(

@@ -5,7 +5,7 @@ comes by itself to `/edits`, as a browser would send it. The counts are of outpu
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -54,7 +54,17 @@ class _Moment:
     person: Person
     request: Request
     output: str
+    model_version: str
     reaction: Reaction | None
+
+
+@dataclass(frozen=True)
+class ArmCounts:
+    """One model's answers on one day of a rollout."""
+
+    answers: int
+    edited: int
+    """Answers that a user changed, rightly or not."""
 
 
 def play_days(
@@ -86,14 +96,61 @@ def play_days(
     with door.open_sender() as sender:
         for day in days:
             rng = random.Random(f"{seed} {day}")
-            moments = _simulate_day(assistant, world, workload, people, members, day, requests_per_day, rng)
-            predictions, feedback = _send(sender, assistant.model_version, moments, door)
+            moments = _simulate_day(
+                {assistant.model_version: assistant},
+                lambda _: assistant.model_version,
+                world,
+                workload,
+                people,
+                members,
+                day,
+                requests_per_day,
+                rng,
+            )
+            predictions, feedback = _send(sender, moments, door)
             door.end_day(day)
             yield _count_stats(day, assistant.model_version, moments, predictions, feedback)
 
 
+def play_routed_day(
+    arms: Mapping[str, Assistant],
+    route: Callable[[str], str],
+    world: World,
+    workload: Workload,
+    people: People,
+    day: date,
+    requests: int,
+    door: CaptureDoor,
+    seed: int,
+) -> dict[str, ArmCounts]:
+    """Play one day on which each user is answered by the model that a router names; return the counts by version.
+
+    Args:
+        arms: the models by the version that their predictions carry.
+        route: maps a user id to one of those versions.
+        world: gives the requests.
+        workload: the shares of the idioms.
+        people: ask, and act on the answers.
+        day: UTC day, not before the clock's present.
+        requests: outputs on that day.
+        door: the capture service.
+        seed: the day depends on it, its date and the models only.
+
+    Raises:
+        CaptureUnavailableError: capture refused or lost something.
+    """
+    rng = random.Random(f"{seed} {day}")
+    moments = _simulate_day(arms, route, world, workload, people, people.list_members(), day, requests, rng)
+    with door.open_sender() as sender:
+        _send(sender, moments, door)
+    door.end_day(day)
+    served = {version: [moment for moment in moments if moment.model_version == version] for version in arms}
+    return {version: ArmCounts(len(each), sum(map(_is_edit, each))) for version, each in served.items()}
+
+
 def _simulate_day(
-    assistant: Assistant,
+    arms: Mapping[str, Assistant],
+    route: Callable[[str], str],
     world: World,
     workload: Workload,
     people: People,
@@ -105,18 +162,21 @@ def _simulate_day(
     """Simulate one day's outputs and reactions, in their order."""
     asked = [world.ask(rng, workload) for _ in range(count)]
     times = sorted(rng.randrange(_HOURS * 3600) for _ in range(count))
-    outputs = assistant.answer([request.prompt for request in asked])
+    prompts = [request.prompt for request in asked]
+    outputs = {version: assistant.answer(prompts) for version, assistant in arms.items()}
     opens = datetime.combine(day, _OPENS)
     moments = []
-    for number, (request, output, seconds) in enumerate(zip(asked, outputs, times, strict=True)):
+    for number, (request, seconds) in enumerate(zip(asked, times, strict=True)):
         person = rng.choice(members)
+        version = route(person.user_id)
+        output = outputs[version][number]
         reaction = people.react(rng, person, request, output)
         at = opens + timedelta(seconds=seconds)
-        moments.append(_Moment(f"{day:%Y%m%d}-{number:05d}", at, person, request, output, reaction))
+        moments.append(_Moment(f"{day:%Y%m%d}-{number:05d}", at, person, request, output, version, reaction))
     return moments
 
 
-def _send(sender: Sender, model_version: str, moments: Sequence[_Moment], door: CaptureDoor) -> tuple[int, int]:
+def _send(sender: Sender, moments: Sequence[_Moment], door: CaptureDoor) -> tuple[int, int]:
     """Send a day hour by hour; return the acknowledged prediction and feedback lines."""
     predictions = feedback = 0
     for hour in range(_HOURS):
@@ -127,11 +187,11 @@ def _send(sender: Sender, model_version: str, moments: Sequence[_Moment], door: 
         pressed = [moment for moment in present if moment.reaction is not None and not _is_edit(moment)]
         # People need a moment to react: what happened in an hour arrives at its end.
         door.clock.advance(datetime.combine(present[0].at.date(), _OPENS) + timedelta(hours=hour + 1))
-        events = [_build_prediction_event(moment, model_version) for moment in present]
-        events += [_build_feedback_event(moment, model_version) for moment in pressed]
+        events = [_build_prediction_event(moment) for moment in present]
+        events += [_build_feedback_event(moment) for moment in pressed]
         sender.send_events(events)
         for moment in edited:
-            sender.send_plain("/edits", _build_edit(moment, model_version))
+            sender.send_plain("/edits", _build_edit(moment))
         predictions += len(present) + len(edited)
         feedback += len(pressed) + len(edited)
     return predictions, feedback
@@ -141,23 +201,23 @@ def _is_edit(moment: _Moment) -> bool:
     return moment.reaction is not None and moment.reaction.signal is Signal.EDIT
 
 
-def _build_prediction_event(moment: _Moment, model_version: str) -> dict[str, Any]:
+def _build_prediction_event(moment: _Moment) -> dict[str, Any]:
     data = {
         "prediction_id": moment.prediction_id,
         "prompt": moment.request.prompt,
         "output": moment.output,
-        "model_version": model_version,
+        "model_version": moment.model_version,
         "user_id": moment.person.user_id,
     }
     return build_cloud_event(SOURCE, "flywheel.prediction", moment.prediction_id, moment.at, data)
 
 
-def _build_feedback_event(moment: _Moment, model_version: str) -> dict[str, Any]:
+def _build_feedback_event(moment: _Moment) -> dict[str, Any]:
     assert moment.reaction is not None
     data: dict[str, Any] = {
         "prediction_id": moment.prediction_id,
         "signal": moment.reaction.signal,
-        "model_version": model_version,
+        "model_version": moment.model_version,
         "user_id": moment.person.user_id,
     }
     if moment.reaction.value is not None:
@@ -165,7 +225,7 @@ def _build_feedback_event(moment: _Moment, model_version: str) -> dict[str, Any]
     return build_cloud_event(SOURCE, "flywheel.feedback", f"{moment.prediction_id}/reaction", moment.at, data)
 
 
-def _build_edit(moment: _Moment, model_version: str) -> dict[str, Any]:
+def _build_edit(moment: _Moment) -> dict[str, Any]:
     assert moment.reaction is not None
     return {
         "id": moment.prediction_id,
@@ -173,7 +233,7 @@ def _build_edit(moment: _Moment, model_version: str) -> dict[str, Any]:
         "original_llm_output": moment.output,
         "final_user_edit": moment.reaction.final_text,
         "user_id": moment.person.user_id,
-        "model_version": model_version,
+        "model_version": moment.model_version,
         "occurred_at": moment.at.isoformat(),
     }
 

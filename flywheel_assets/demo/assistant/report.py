@@ -9,8 +9,10 @@ from typing import Any
 
 from flywheel_assets.demo.assistant.base_model import Assistant, BaseModel
 from flywheel_assets.demo.assistant.play import DayStats
+from flywheel_assets.demo.assistant.rollback import RollbackReport
 from flywheel_assets.demo.assistant.world import Measurement, Request
 from flywheel_assets.demo.staging import Skipped
+from flywheel_assets.measures.texts import Interval
 from flywheel_assets.records import make_pair_id
 
 
@@ -76,12 +78,19 @@ class TurnReport:
     reasons: Mapping[str, int]
     """Gold rows that resolution left out, by reason."""
     challenger_stage: str
-    """sft | preference: which stage's adapter asked to be promoted."""
+    """sft | one_stage | preference: which stage's adapter asked to be promoted."""
+    stage_reason: str
+    """The trainer's sentence on that choice."""
     ned_base: float
     """Mean normalized edit distance on the primary held-out rows, like the next two; 0 = exactly the user's text."""
     ned_champion: float
     """Of the model that served before; on the first turn the base model."""
     ned_challenger: float
+    ned_sft: float
+    """Of the SFT adapter alone, which is trained on the same rows."""
+    wrong_answers: Mapping[str, Interval]
+    """Share of answers, sampled on primary held-out rows, that still say what people had corrected, by model: sft,
+    challenger, and what served (champion, or base on the first turn)."""
     promoted: bool
     sentence: str
     seconds: float
@@ -89,6 +98,32 @@ class TurnReport:
     champion_adapter: Path | None
     """The adapter that serves after the decision; None: still the base model."""
     train_pair_ids: frozenset[str] = field(repr=False)
+
+    @property
+    def wrong_served(self) -> Interval | None:
+        """Wrong answers of the model that served before."""
+        return self.wrong_answers.get("champion", self.wrong_answers.get("base"))
+
+    @property
+    def preference_sentence(self) -> str:
+        """Say what the preference part added to SFT alone on held-out people's edits, also where it added nothing."""
+        if self.challenger_stage == "sft":
+            return f"The preference part added nothing: the challenger is the SFT adapter. {self.stage_reason}"
+        ned = f"NED {self.ned_challenger:.3f} against {self.ned_sft:.3f}"
+        with_it, without = self.wrong_answers.get("challenger"), self.wrong_answers.get("sft")
+        if with_it is None or without is None or None in (with_it.low, with_it.high, without.low, without.high):
+            return f"The preference part against SFT alone: {ned}; no answers were sampled."
+        shown = f"{_format_interval(with_it)} of sampled answers say what was corrected, {_format_interval(without)} of"
+        apart = with_it.high < without.low or without.high < with_it.low  # type: ignore[operator]
+        verdict = "the bounds do not overlap" if apart else "a difference that these few people cannot prove"
+        return f"The preference part against SFT alone: {shown} SFT's ({verdict}); {ned}."
+
+
+def _format_interval(rate: Interval) -> str:
+    assert rate.mean is not None
+    assert rate.low is not None
+    assert rate.high is not None
+    return f"{100 * rate.mean:.1f} % ({100 * rate.low:.1f} to {100 * rate.high:.1f})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +200,8 @@ class DemoReport:
     base: BaseModel
     chapters: tuple[ChapterReport, ...]
     vandals: VandalAccount
+    rollback: RollbackReport | None = None
+    """The epilogue, where it was played."""
     seconds: float
     """Wall time of the whole story, pretraining included."""
     hardware: Mapping[str, Any]

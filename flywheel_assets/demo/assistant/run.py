@@ -13,9 +13,12 @@ from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.defs.assets.preference import read_evaluation_report
 from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Clock
+from flywheel_assets.defs.resources import Stores as Resource
 from flywheel_assets.defs.running import Ticked
 from flywheel_assets.demo.assistant.demo import DemoPlan, prepare_base, run_demo
+from flywheel_assets.demo.assistant.production import DagsterProduction
 from flywheel_assets.demo.assistant.report import DayCounts, DemoReport, TurnReport
+from flywheel_assets.demo.assistant.rollback import require_router
 from flywheel_assets.demo.dagster_wheel import DagsterWheel, clear, open_home
 from flywheel_assets.lake.daily.ledger import read_entries, sum_by_reason
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
@@ -49,14 +52,21 @@ def configure_demo(base_model: str, turn: int) -> PreferenceApplication:
     )
 
 
-def run(seed: int, console: Console) -> DemoReport:
+def run(seed: int, console: Console, *, rollback: bool = False) -> DemoReport:
     """Play the demo in a fresh home; only the base model is kept from one demo to the next.
+
+    Args:
+        seed: of the simulated world.
+        console: gets the story.
+        rollback: play the epilogue, too, in which a model that passed is taken back in production.
 
     Raises:
         TrainingError: a run failed; its logs are in the demo's Dagster instance.
-        SettingsError: the extra `train` is not installed.
+        SettingsError: the extra `train` is not installed, or the epilogue's router is not.
     """
     require_train_extra("the demo")
+    if rollback:
+        require_router()
     where = read_settings()
     home = where.resolve_home()
     clear(home)
@@ -69,7 +79,13 @@ def run(seed: int, console: Console) -> DemoReport:
 
     with open_home(APPLICATION, plan.first_day) as (instance, door):
         wheel = DagsterWheel(instance, configured, _count_days, _report_turn)
-        return run_demo(wheel, base, door, plan, home / "demo", console)
+        production = None
+        if rollback:
+            application = configure_demo(str(base.path), len(_THRESHOLDS))
+            production = DagsterProduction(
+                application, instance, Resource(home=str(home)), home / "demo" / "rollout_event.json", door.clock
+            )
+        return run_demo(wheel, base, door, plan, home / "demo", console, production=production)
 
 
 def _count_days(days: Sequence[date]) -> DayCounts:
@@ -100,7 +116,8 @@ def _report_turn(ticked: Ticked, seconds: float) -> TurnReport:
     version, stores = ticked.version, Stores()
     folder = stores.versions(APPLICATION.name).folder(version)
     manifest = read_manifest(folder.export)
-    ned = read_evaluation_report(folder).list_primary_ned()
+    evaluation, training = read_evaluation_report(folder), read_training_report(folder.training_report)
+    ned = evaluation.list_primary_ned()
     promotion = read_promotion(folder.promotion)
     champion = stores.registry(APPLICATION.name).find_champion()
     return TurnReport(
@@ -110,10 +127,13 @@ def _report_turn(ticked: Ticked, seconds: float) -> TurnReport:
         holdout_pairs=manifest.files[ExportSet.HOLDOUT].rows,
         regression_rows=manifest.files[ExportSet.REGRESSION].rows,
         reasons=manifest.dropped,
-        challenger_stage=read_training_report(folder.training_report).chosen_stage,
+        challenger_stage=training.chosen_stage,
+        stage_reason=training.why,
         ned_base=ned["base"],
         ned_champion=ned.get("champion", ned["base"]),
         ned_challenger=ned["challenger"],
+        ned_sft=ned["sft"],
+        wrong_answers={model.value: rate for model, rate in evaluation.wrong_answers.items()},
         promoted=promotion.promoted,
         sentence=promotion.sentence,
         seconds=seconds,

@@ -8,6 +8,11 @@ who was served.
 An answer that landed on two days, as by a retry over midnight, counts on both: to find it, all ids of all days would
 have to be held in memory, while predictions stream past the few that have feedback.
 
+`corrected_again` is the live wrong-answer rate: answers whose edit takes out what people's corrections had taken out
+before the comparison began (`measures.texts.KnownCorrections`). Those are the newest pairs of gold, the same ones for
+both versions, so that a version that was never taught them is measured alike. What people saw and did not edit is not
+in it: offline every sampled answer is looked at (`wrong_answer_rate`), here only those that were edited.
+
 Feedback is a state: of a statement's revisions the newest counts, and none that was retracted.
 """
 
@@ -21,7 +26,7 @@ import pyarrow as pa
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.daily.ledger import list_days, read_closed_days
 from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.tables.specs import JOINED_FEEDBACK, RAW_PREDICTIONS
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, RAW_PREDICTIONS
 from flywheel_assets.measures.live_arms import (
     Arm,
     ArmComparison,
@@ -32,6 +37,7 @@ from flywheel_assets.measures.live_arms import (
     conclude_arms,
     find_look,
 )
+from flywheel_assets.measures.texts import KnownCorrections
 from flywheel_assets.records import IMPORT_PREFIX, REVIEWER_SOURCE, Signal
 
 HISTORY_DAYS = 365
@@ -40,13 +46,20 @@ HISTORY_DAYS = 365
 RECENT_DAYS = 7
 """Days within which a version must have served to be watched."""
 
-COUNTS = ("edited", "kept", "thumbs_up", "thumbs_down", "regenerated")
+NOTHING_KNOWN = KnownCorrections(frozenset(), frozenset())
+_EDITS_AT_ONCE = 2_000
+"""Edits whose texts are held in memory at once."""
+
+MOST_CORRECTIONS = 20_000
+"""Most pairs of gold whose deleted spans are looked for in live edits; the newest ones."""
+
+COUNTS = ("edited", "kept", "thumbs_up", "thumbs_down", "regenerated", "corrected_again")
 """Columns of `read_arm_users` besides `interactions`: answers of which that was said at least once.
 
 Kept: copied, accepted or sent unchanged, and not edited. An answer may be in several of them.
 """
 
-_USERS = f"""
+_SAID = f"""
 WITH served AS (
     SELECT prediction_id, model_version, received_date AS day,
            coalesce(nullif(user_id, ''), nullif(thread_id, '')) AS person
@@ -70,7 +83,15 @@ standing AS (
             OR (retracted.retracts IS NULL AND retracted.prediction_id = said.prediction_id)
         )
     )
-),
+)
+"""
+
+_EDITS = f"""{_SAID}
+SELECT DISTINCT prediction_id, output, final_text FROM standing SEMI JOIN served USING (prediction_id)
+WHERE has_text AND final_text <> output
+"""
+
+_USERS = f"""{_SAID},
 reactions AS (
     SELECT prediction_id,
            bool_or(has_text AND final_text <> output) AS edited,
@@ -86,7 +107,8 @@ SELECT model_version, person, day,
        count(*) FILTER (used AND NOT coalesce(edited, false)) AS kept,
        count(*) FILTER (thumbs_up) AS thumbs_up,
        count(*) FILTER (thumbs_down) AS thumbs_down,
-       count(*) FILTER (regenerated) AS regenerated
+       count(*) FILTER (regenerated) AS regenerated,
+       count(*) FILTER (prediction_id IN (SELECT prediction_id FROM corrected_again)) AS corrected_again
 FROM served LEFT JOIN reactions USING (prediction_id)
 WHERE person IS NOT NULL
 GROUP BY ALL ORDER BY ALL
@@ -134,7 +156,22 @@ def find_versions_on_last_day(lake: Lake) -> tuple[LiveVersions, date] | None:
     return None if versions is None else (versions, closed[-1])
 
 
-def read_arm_users(lake: Lake, versions: Sequence[str], since: date, until: date) -> pa.Table:
+def read_corrections(lake: Lake, before: date) -> KnownCorrections:
+    """Read what people had corrected until the day before `before`: the newest `MOST_CORRECTIONS` pairs of gold."""
+    with lake.connect() as connection:
+        days = list_days(before - timedelta(days=HISTORY_DAYS), before - timedelta(days=1))
+        columns = ["completed_date", "pair_id", "rejected", "chosen"]
+        lake.register(connection, CURATED_DPO_PAIRS, days, columns)
+        rows = connection.execute(
+            "SELECT rejected, chosen FROM curated_dpo_pairs WHERE rejected IS NOT NULL "
+            f"ORDER BY completed_date DESC, pair_id LIMIT {MOST_CORRECTIONS}"
+        )
+        return KnownCorrections.collect(rows.fetchall())
+
+
+def read_arm_users(
+    lake: Lake, versions: Sequence[str], since: date, until: date, known: KnownCorrections = NOTHING_KNOWN
+) -> pa.Table:
     """Read how people received the answers of some model versions: one row per version, person and day.
 
     Columns: model_version, person (the user as the application sent it, else the thread), day, interactions, and
@@ -145,6 +182,7 @@ def read_arm_users(lake: Lake, versions: Sequence[str], since: date, until: date
         versions: as predictions carry them.
         since: first day of the answers.
         until: last day of answers and feedback.
+        known: what people had corrected before; without it `corrected_again` is 0.
     """
     days = list_days(since, until)
     with lake.connect() as connection:
@@ -155,8 +193,15 @@ def read_arm_users(lake: Lake, versions: Sequence[str], since: date, until: date
             *("value", "statement_id", "revision", "retracts", "completed_date"),
         ]
         lake.register(connection, JOINED_FEEDBACK, days, columns)
-        query = _USERS.format(versions=", ".join(map(quote, versions)) or "NULL")
-        rows: pa.Table = connection.sql(query).to_arrow_table()
+        named = ", ".join(map(quote, versions)) or "NULL"
+        again = [
+            prediction_id
+            for batch in connection.sql(_EDITS.format(versions=named)).to_arrow_reader(_EDITS_AT_ONCE)
+            for prediction_id, output, final_text in zip(*(column.to_pylist() for column in batch), strict=True)
+            if known.are_corrected_again(output, final_text)
+        ]
+        connection.register("corrected_again", pa.table({"prediction_id": pa.array(again, pa.string())}))
+        rows: pa.Table = connection.sql(_USERS.format(versions=named)).to_arrow_table()
         return rows
 
 
@@ -241,7 +286,8 @@ def watch_versions(
     if look is None:
         return None
     at = versions.since + timedelta(days=look.day - 1)
-    users = read_arm_users(lake, [versions.current, versions.predecessor], versions.since, at)
+    known = read_corrections(lake, versions.since)
+    users = read_arm_users(lake, [versions.current, versions.predecessor], versions.since, at, known)
     arms = build_arms(users, versions.current, versions.predecessor)
     counted, level = Look(look.number + earlier_looks, look.day), limits.alpha / len(limits.measures)
     comparisons = {

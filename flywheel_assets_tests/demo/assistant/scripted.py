@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flywheel_assets.demo.assistant.report import DayCounts, TurnReport
 from flywheel_assets.demo.staging import Skipped
+from flywheel_assets.measures.texts import Interval
 
 
 @dataclass
@@ -52,10 +53,17 @@ def turn_report(
         holdout_pairs=60,
         regression_rows=30,
         reasons={},
-        challenger_stage="preference",
+        challenger_stage="one_stage",
+        stage_reason="The one stage is not inferior.",
         ned_base=0.43,
         ned_champion=0.43,
         ned_challenger=0.03,
+        ned_sft=0.04,
+        wrong_answers={
+            "base": Interval(0.9, 0.8, 1.0, 60, 30),
+            "sft": Interval(0.06, 0.02, 0.12, 60, 30),
+            "challenger": Interval(0.0, 0.0, 0.01, 60, 30),
+        },
         promoted=promoted,
         sentence="promoted: better" if promoted else "not promoted: not better",
         seconds=1.0,

@@ -1,6 +1,8 @@
 import io
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from flywheel_assets.demo.assistant.report import DayCounts, DemoReport, TurnRep
 from flywheel_assets.demo.assistant.world import Workload
 from flywheel_assets.demo.capture_client import CaptureDoor, SimulatedClock
 from flywheel_assets.demo.staging import Skipped
+from flywheel_assets.measures.texts import Interval
 from flywheel_assets.records import make_pair_id
 from flywheel_assets_tests.demo.assistant.scripted import Scripted, ScriptedWheel, turn_report
 
@@ -72,6 +75,22 @@ def test_a_promoted_adapter_serves_the_next_chapter(tmp_path: Path, door: Captur
     assert versions == [BASE_VERSION, BASE_VERSION, "dpo_gold_v1", "dpo_gold_v2"]
     assert len(played.report.turns) == 2
     assert "12 of 120 new pairs" in played.told
+
+
+def test_the_table_says_what_the_preference_part_added_and_where_it_added_nothing(
+    tmp_path: Path, door: CaptureDoor
+) -> None:
+    added = turn_report("dpo_gold_v1", promoted=True, adapter=V1)
+    nothing = replace(added, version="dpo_gold_v2", challenger_stage="sft", stage_reason="It is inferior.")
+    told = " ".join(Played(tmp_path, door, [added, nothing, Skipped("no")], COUNTS).told.split())
+    assert re.search(r"sampled answers that say what was corrected │ 90\.0 % │ 0\.0 %", told)
+    assert "0.0 % (0.0 to 1.0) of sampled answers say what was corrected, 6.0 % (2.0 to 12.0) of SFT's" in told
+    assert "the bounds do not overlap" in told
+    assert "NED 0.030 against 0.040" in told
+    assert "The preference part added nothing: the challenger is the SFT adapter. It is inferior." in told
+    few = replace(added, wrong_answers={**added.wrong_answers, "sft": Interval(0.01, 0.0, 0.12, 60, 30)})
+    assert "these few people cannot prove" in few.preference_sentence
+    assert "no answers were sampled" in replace(added, wrong_answers={}).preference_sentence
 
 
 def test_what_is_not_promoted_never_serves(tmp_path: Path, door: CaptureDoor) -> None:

@@ -3,9 +3,17 @@
 from datetime import timedelta
 from typing import Any
 
-from flywheel_assets.lake.daily.arm_users import LiveVersions, build_arms, find_live_versions, read_arm_users
-from flywheel_assets.lake.tables.specs import JOINED_FEEDBACK, RAW_PREDICTIONS
-from flywheel_assets_tests.builders import DAY, NOON, day, make_joined, make_prediction
+from flywheel_assets.lake.daily.arm_users import (
+    LiveVersions,
+    build_arms,
+    find_live_versions,
+    read_arm_users,
+    read_corrections,
+    watch_versions,
+)
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, RAW_PREDICTIONS
+from flywheel_assets.measures.live_arms import WatchLimits
+from flywheel_assets_tests.builders import DAY, NOON, day, make_gold, make_joined, make_prediction
 from flywheel_assets_tests.lake.workbench import Workbench
 
 
@@ -24,7 +32,7 @@ def read(bench: Workbench, *versions: str, until: int = 1) -> dict[tuple[str, st
 
 
 def counts(interactions: int, **others: int) -> dict[str, int]:
-    names = ("edited", "kept", "thumbs_up", "thumbs_down", "regenerated")
+    names = ("edited", "kept", "thumbs_up", "thumbs_down", "regenerated", "corrected_again")
     return {"interactions": interactions, **dict.fromkeys(names, 0), **others}
 
 
@@ -95,6 +103,41 @@ def test_imports_reviewers_and_unknown_people_are_left_out(bench: Workbench) -> 
     )
     say(bench, 0, [{"prediction_id": "p1", "source": "reviewer", "final_text": "another text"}])
     assert read(bench) == {("new", "ann", 0): counts(1), ("new", "t1", 0): counts(1)}
+
+
+def test_what_had_been_corrected_before_and_is_corrected_again_is_the_live_wrong_answer_rate(bench: Workbench) -> None:
+    """One answer has the old call again; one person only rewords; one repeats it, and nobody says so."""
+    wrong, right = "orders = db.fetch_all('orders', 5)", "orders = lake.read('orders', limit=5)"
+    gold = {"rejected": wrong, "chosen": right}
+    bench.write(CURATED_DPO_PAIRS, day(-1), [{**make_gold(pair_id="taught", **gold), "completed_date": day(-1)}])
+    reworded = ("# the open invoices", "# the invoices still due")
+    bench.write(
+        CURATED_DPO_PAIRS,
+        DAY,
+        [{**make_gold(pair_id="later", rejected=reworded[0], chosen=reworded[1]), "completed_date": DAY}],
+    )
+    new = {"model_version": "new", "user_id": "ann"}
+    serve(bench, 0, [{**new, "prediction_id": each} for each in ("again", "reworded", "unsaid", "kept")])
+    say(
+        bench,
+        0,
+        [
+            {
+                "prediction_id": "again",
+                "output": "carts = db.fetch_all('carts', 9)",
+                "final_text": "carts = lake.read('carts', limit=9)",
+            },
+            {"prediction_id": "reworded", "output": reworded[0], "final_text": reworded[1]},
+            {"prediction_id": "kept", "signal": "accept"},
+        ],
+    )
+    known = read_corrections(bench.lake, DAY)
+    rows = read_arm_users(bench.lake, ["new"], DAY, day(1), known).to_pylist()
+    # The pair of the comparison's first day is not known yet: else every edit would repeat itself.
+    assert [(row["interactions"], row["edited"], row["corrected_again"]) for row in rows] == [(4, 2, 1)]
+    report = watch_versions(bench.lake, LiveVersions("new", "old", DAY), DAY, WatchLimits())
+    assert report is not None
+    assert report.comparisons["corrected_again"].current_users == 1
 
 
 def test_people_whom_both_models_served_are_in_neither_arm(bench: Workbench) -> None:
