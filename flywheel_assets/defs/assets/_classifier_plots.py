@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import numpy as np
 
-from flywheel_assets.defs.presentation import Point, build_numbers_table, embed_picture, embed_small_plot
+from flywheel_assets.defs.presentation import (
+    Point,
+    build_numbers_table,
+    draw_if_possible,
+    embed_picture,
+    embed_small_plot,
+)
 from flywheel_assets.evaluation.floor_costs import FloorCosts
 from flywheel_assets.evaluation.requests import CHALLENGER, INCUMBENT, ClassifierEvaluationReport
 from flywheel_assets.lake.tables.lake import Lake
@@ -325,6 +331,7 @@ def _fill_missing(value: float | None) -> object:
     return "" if value is None else value
 
 
+@draw_if_possible
 def _save_plot(draw: "Callable[[Axes], None]", path: Path, title: str) -> dg.MarkdownMetadataValue:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

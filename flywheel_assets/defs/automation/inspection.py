@@ -6,7 +6,6 @@ The check reads new files and a sample of the old ones every day, and everything
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -71,9 +70,7 @@ def _build_model_list(stores: AnyStores, application: str) -> Callable[[], list[
 
     def list_models() -> list[StoredModel]:
         if uri.startswith("sqlite:///"):
-            # Asking a store that was never made would make it.
-            is_made = Path(uri.removeprefix("sqlite:///").split("?")[0]).exists()
-            return stores.registry(application).list_stored_models() if is_made else []
+            return stores.registry(application).list_stored_models()
         try:
             return stores.registry(application).list_stored_models()
         except Exception as error:
