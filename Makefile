@@ -4,11 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Those whose core tests `make test-pythons` runs; a name that is not here is passed over.
+PYTHONS ?= python3.11 python3.12 python3.13
+# Rooms whose tests need neither torch nor a day's work of Dagster.
+CORE := $(addprefix flywheel_assets_tests/,curation formats measures promotion test_config.py test_conversations.py \
+	test_discovery.py test_ranges.py)
 # Where it is set, each of the tests' and the demo's processes would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-fraud demo-ui pictures dev test test-long test-all check audit format lock bench clean
+.PHONY: help install demo demo-fraud demo-ui pictures dev test test-long test-all test-pythons check audit format lock bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -47,6 +52,17 @@ test-long: install  ## those of more than a second and a half; CI runs them, too
 
 test-all: install  ## every test that this machine can run
 	$(BIN)/pytest -q -n 2 --dist loadfile
+
+test-pythons:  ## the core tests on each of PYTHONS that is here, without torch, in .venv-pythons
+	@tested=; for python in $(PYTHONS); do \
+	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || { echo "$$python is not here: not tested"; continue; }; \
+	  there=.venv-pythons/$$version; \
+	  test -x $$there/bin/python || $$python -m venv $$there || exit 1; \
+	  $$there/bin/pip install --quiet --constraint constraints.txt --editable '.[classifier,kafka,onnx,s3,sqs,test]' --editable clients/python || exit 1; \
+	  echo "Python $$version"; \
+	  $$there/bin/python -m pytest -q -n 2 -p no:cacheprovider -m "not long and not slow and not gpu" $(CORE) || exit 1; \
+	  tested="$$tested $$version"; \
+	done; test -n "$$tested" && echo "passed on$$tested"
 
 check: install  ## lint, format, types, architecture contracts
 	$(BIN)/ruff check .

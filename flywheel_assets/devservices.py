@@ -22,6 +22,7 @@ from rich.console import Console
 
 from flywheel_assets.discovery import find_applications
 from flywheel_assets.errors import SettingsError
+from flywheel_assets.extras import find_missing, write_install_command
 from flywheel_assets.settings import build_subprocess_environment, read_settings
 from flywheel_assets.startup.checks import check_workspace
 from flywheel_assets.startup.readiness import Awaited, print_ready, wait_until_ready
@@ -65,7 +66,8 @@ def run_services(webserver_port: int, mlflow_port: int, console: Console, *, sho
         # Each new thread would take an arena of its own: some tens of MB a process.
         MALLOC_ARENA_MAX="2",
         FLYWHEEL_DAGSTER_URL=f"http://127.0.0.1:{webserver_port}",
-        FLYWHEEL_MLFLOW_URL=f"http://127.0.0.1:{mlflow_port}",
+        # An address where nothing answers would be a dead link on the wheel's page.
+        **({"FLYWHEEL_MLFLOW_URL": f"http://127.0.0.1:{mlflow_port}"} if _has_mlflow() else {}),
     )
     services = _list_services(webserver_port, mlflow_port)
     capture = f"http://{where.capture_host}:{where.capture_port}"
@@ -80,6 +82,13 @@ def run_services(webserver_port: int, mlflow_port: int, console: Console, *, sho
                 processes.append(_start_service(service, environment, log, lock))
                 _note_processes(lock, processes)
             console.print(f"starting {', '.join(service.name for service in services)} …", highlight=False)
+            if not _has_mlflow():
+                console.print(
+                    f"without MLflow's pages: they come with training, {write_install_command('tracking')}",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
             wait_until_ready(
                 [Awaited(service.name, service.probe) for service in services if service.probe],
                 lambda: _check_alive(services, processes),
@@ -124,6 +133,10 @@ def hold_home(home: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+def _has_mlflow() -> bool:
+    return not find_missing("tracking", ("mlflow",))
+
+
 def _note_processes(lock: int, processes: Sequence["subprocess.Popen[bytes]"]) -> None:
     os.pwrite(lock, " ".join(str(process.pid) for process in processes).encode(), 0)
 
@@ -147,19 +160,22 @@ def _list_services(webserver_port: int, mlflow_port: int) -> list[Service]:
             f"http://{where.capture_host}:{where.capture_port}/v1/<application>/edits",
             f"http://{where.capture_host}:{where.capture_port}/readyz",
         ),
-        Service(
-            "mlflow",
-            [
-                *(sys.executable, "-m", "flywheel_assets.startup.mlflow_ui"),
-                *("--host", "127.0.0.1", "--port", str(mlflow_port)),
-                *("--backend-store-uri", where.resolve_mlflow_uri(), "--default-artifact-root", artifacts.as_uri()),
-                *("--workers", "1"),
-            ],
-            # MLflow 3.17 opens on its GenAI pages, which do not list runs.
-            f"http://127.0.0.1:{mlflow_port}/#/experiments?workflowType=machine_learning",
-            f"http://127.0.0.1:{mlflow_port}/health",
-        ),
     ]
+    if _has_mlflow():
+        services.append(
+            Service(
+                "mlflow",
+                [
+                    *(sys.executable, "-m", "flywheel_assets.startup.mlflow_ui"),
+                    *("--host", "127.0.0.1", "--port", str(mlflow_port)),
+                    *("--backend-store-uri", where.resolve_mlflow_uri(), "--default-artifact-root", artifacts.as_uri()),
+                    *("--workers", "1"),
+                ],
+                # MLflow 3.17 opens on its GenAI pages, which do not list runs.
+                f"http://127.0.0.1:{mlflow_port}/#/experiments?workflowType=machine_learning",
+                f"http://127.0.0.1:{mlflow_port}/health",
+            )
+        )
     if where.queue != "local":
         services.append(
             Service("drain", [sys.executable, "-m", "flywheel_assets.cli", "drain"], f"{where.queue} → landing zone")

@@ -28,16 +28,20 @@ def list_tracked_files() -> list[str]:
     return [name for name in listed.stdout.split("\0") if name]
 
 
+def copy_checkout(target: Path) -> Path:
+    """Copy what git tracks: a build in the checkout itself would leave a folder there."""
+    for name in list_tracked_files():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, target / name)
+    return target
+
+
 @pytest.mark.long
 def test_the_distributions_hold_the_whole_package_and_start_in_an_empty_environment(tmp_path: Path) -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("no git checkout to build a release from")
-    checkout, out = tmp_path / "checkout", tmp_path / "out"
+    checkout, out = copy_checkout(tmp_path / "checkout"), tmp_path / "out"
     out.mkdir()
-    for name in list_tracked_files():
-        target = checkout / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, target)
 
     # The wheel is built from what the source distribution holds, as an installer without a wheel would.
     with tarfile.open(build(checkout, "sdist", out)) as packed:

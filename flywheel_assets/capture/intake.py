@@ -240,7 +240,11 @@ class Intake:
         """
         if name not in self.applications:
             known = ", ".join(sorted(self.applications))
-            raise RefusedError(Refusal.UNKNOWN_APPLICATION, f"unknown application {name[:80]!r}; known: {known}")
+            # A producer that is set up before capture was started again looks for its own mistake otherwise.
+            raise RefusedError(
+                Refusal.UNKNOWN_APPLICATION,
+                f"unknown application {name[:80]!r}; known: {known}. Capture takes a new one after a restart",
+            )
 
     async def _decode(self, body: bytes, media_type: str, caller: Caller, endpoint: Endpoint, share: Share) -> Decoded:
         contract = self.applications[caller.application]

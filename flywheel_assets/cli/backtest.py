@@ -40,7 +40,9 @@ def backtest(
     from flywheel_assets.backtest.plan import BacktestPlan, read_day
     from flywheel_assets.backtest.report import write_backtest
     from flywheel_assets.backtest.wheel import run_backtest
+    from flywheel_assets.extras import require_extra
 
+    require_extra("classifier", "a backtest")
     config = load_classification(application)
     if config.contract.classes:
         raise InvalidRuleError(

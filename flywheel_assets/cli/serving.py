@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from flywheel_assets.cli.terminal import app, console, find_applications, load_application, open_stores
 from flywheel_assets.cli.trace import open_traced_places
@@ -199,7 +199,8 @@ def doctor(
     if as_json:
         print(msgspec.json.format(msgspec.json.encode({"broken": is_broken, "findings": findings})).decode())
         raise typer.Exit(1 if is_broken else 0)
-    table = Table("", "what", "found", "what to do")
+    # Folded, not cut: advice is pasted.
+    table = Table("", *(Column(title, overflow="fold") for title in ("what", "found", "what to do")))
     for finding in findings:
         colour = _COLOURS[finding.verdict]
         verdict = f"[{colour}]{finding.verdict}[/]"

@@ -1,17 +1,21 @@
 """Shows row counts, reasons, schemas, tables and small plots in the UI; never user text."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import dagster as dg
 import pyarrow as pa
 
 from flywheel_assets.curation.texts.operator_findings import OperatorFinding
+from flywheel_assets.extras import find_missing, write_install_command
 from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.measures.texts import Interval
 from flywheel_assets.records import read_description
+
+Parameters = ParamSpec("Parameters")
 
 _DAGSTER_TYPES = {"date32[day]": "date", "timestamp[us, tz=UTC]": "timestamp (UTC)"}
 
@@ -117,6 +121,21 @@ def build_checks_table(checks: Sequence[Mapping[str, object]]) -> dg.TableMetada
     """Build a table of a promotion's checks: each measured value against its limit."""
     rows = [[check["name"], check["value"], check["limit"], "ok" if check["ok"] else "FAILED"] for check in checks]
     return build_numbers_table(["check", "value", "limit", "result"], rows)
+
+
+def draw_if_possible(
+    draw: Callable[Parameters, dg.MarkdownMetadataValue],
+) -> Callable[Parameters, dg.MarkdownMetadataValue]:
+    """Let a plot be a sentence where matplotlib is not installed: a picture is no reason to fail a day."""
+
+    @wraps(draw)
+    def draw_or_explain(*args: Parameters.args, **kwargs: Parameters.kwargs) -> dg.MarkdownMetadataValue:
+        if find_missing("tracking", ("matplotlib",)):
+            command = write_install_command("tracking")
+            return dg.MetadataValue.md(f"no picture: matplotlib is not installed here; `{command}`")
+        return draw(*args, **kwargs)
+
+    return draw_or_explain
 
 
 def embed_picture(path: Path, title: str) -> dg.MarkdownMetadataValue:

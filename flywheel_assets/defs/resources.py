@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from flywheel_assets import stores
+from flywheel_assets.extras import require_extra
 from flywheel_assets.settings import Settings, read_settings
 
 
@@ -23,6 +24,7 @@ class Stores(dg.ConfigurableResource[None], stores.Stores):
 
     def s3_client(self) -> Any:
         """Open S3 by dagster-aws's resource, as a team's other assets do, with bounded waits."""
+        require_extra("s3", "S3")
         from dagster_aws.s3 import S3Resource
 
         bounded = super().s3_client

@@ -32,6 +32,7 @@ from flywheel_assets.evaluation.requests import (
     ClassifierEvaluationRequest,
     ModelScores,
 )
+from flywheel_assets.extras import require_extra
 from flywheel_assets.lake.storage.files import write_folder
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
 from flywheel_assets.lake.versions.folders import TRAINING_REPORT
@@ -74,6 +75,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
         ManifestMismatchError: the export is not what was asked for.
         TrainingError: a model cannot be read, or the rows lack one of its features.
     """
+    require_extra("classifier", "evaluating a classifier", ("scipy", "sklearn"))
     output, challenger_dir = Path(request.output_dir), Path(request.challenger_dir)
     challenger_sha256 = hash_model(find_judged(challenger_dir))
     if output.exists():

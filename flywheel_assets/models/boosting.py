@@ -31,6 +31,7 @@ from annotated_types import Ge
 
 from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.errors import TrainingError
+from flywheel_assets.extras import require_extra
 from flywheel_assets.models.trainer_recipe import RecalibrationMethod, TrainerRecipe
 from flywheel_assets.ranges import Count, NotNegative, PositiveShare
 from flywheel_assets.records import is_text
@@ -228,7 +229,9 @@ def fit_classifier(
     Raises:
         TrainingError: lengths differ, a label is none, one class is missing, a weight is not above 0, or a
             feature cannot be used.
+        SettingsError: LightGBM is not installed.
     """
+    require_extra("classifier", "fitting boosted trees", ("lightgbm",))
     import lightgbm
 
     recipe = recipe or ClassifierRecipe()
@@ -269,7 +272,9 @@ def load_classifier(folder: Path) -> TrainedClassifier:
 
     Raises:
         TrainingError: one of the two files is missing or is not what it should be.
+        SettingsError: LightGBM is not installed.
     """
+    require_extra("classifier", "loading boosted trees", ("lightgbm",))
     import lightgbm
 
     for name in (MODEL_FILE, ENCODING_FILE):

@@ -6,13 +6,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flywheel_assets.errors import ManifestMismatchError, SettingsError, TrainingError
+from flywheel_assets.extras import require_extra
 from flywheel_assets.lake.storage.files import hash_file
 from flywheel_assets.models.model_folder import ADAPTER_WEIGHTS
 from flywheel_assets.models.rendering import load_tokenizer
@@ -25,10 +25,8 @@ MOST_SCORED_TOKENS = 16_384
 _MOST_LOGIT_BYTES = 2**29
 _FP32_CHUNK_BYTES = 2**26
 
-_TRAIN_EXTRA = ("datasets", "peft", "tokenizers", "torch", "transformers", "trl")
 
-
-def require_train_extra(work: str, only: Sequence[str] = _TRAIN_EXTRA) -> None:
+def require_train_extra(work: str, only: Sequence[str] = ()) -> None:
     """Look for the libraries that only language models need, without importing them.
 
     Args:
@@ -38,10 +36,7 @@ def require_train_extra(work: str, only: Sequence[str] = _TRAIN_EXTRA) -> None:
     Raises:
         SettingsError: one is not installed; the message holds the command that installs them.
     """
-    if missing := [name for name in only if find_spec(name) is None]:
-        raise SettingsError(
-            f"{work} needs {', '.join(missing)}, not installed here: pip install 'flywheel_assets[train]'"
-        )
+    require_extra("train", work, only)
 
 
 def require_gpu_extra(setting: str, device: str) -> None:
@@ -52,8 +47,7 @@ def require_gpu_extra(setting: str, device: str) -> None:
     """
     if choose_placement(device)[0] == "cpu":
         raise SettingsError(f"{setting} needs a CUDA device, and this training runs on the CPU; leave it out")
-    if find_spec("bitsandbytes") is None:
-        raise SettingsError(f"{setting} needs bitsandbytes, not installed here: pip install 'flywheel_assets[gpu]'")
+    require_extra("gpu", setting)
 
 
 @dataclass(frozen=True)

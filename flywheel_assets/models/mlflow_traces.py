@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from flywheel_assets.errors import SourceUnavailableError, UnknownNameError
+from flywheel_assets.extras import require_extra
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,7 +43,9 @@ class MlflowTraces:
         Raises:
             UnknownNameError: the experiment does not exist.
             SourceUnavailableError: the server does not answer, or refuses.
+            SettingsError: MLflow's client is not installed.
         """
+        require_extra("tracking", "reading traces from MLflow", ("mlflow",))
         experiment_id = self._find_experiment()
         token: str | None = None
         while True:

@@ -1,6 +1,8 @@
 """Records runs and models in MLflow: one run per trained gold version, one model per application, two aliases.
 
-`champion` is the model that serves, `challenger` the newest model that was proposed. The only module that imports
+`champion` is the model that serves, `challenger` the newest model that was proposed. Of a local store that was never
+made, reading says that there is no model, without MLflow: neither days nor sensors need it before the first training.
+The only module that imports
 mlflow, and only inside functions: it costs 1.2 s, which sensors and the UI must not pay. Only the client is used, never
 MLflow's global active run, so that nothing leaks from one run into another.
 """
@@ -19,6 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from flywheel_assets.errors import VersionConflictError
+from flywheel_assets.extras import require_extra
 from flywheel_assets.lake.fsck.models import StoredModel
 from flywheel_assets.lake.tables.home import find_local_path
 from flywheel_assets.lake.versions.folders import Versions
@@ -78,15 +81,28 @@ class ModelRegistry:
     def _client(self) -> "MlflowClient":  # type: ignore[no-any-unimported]
         import logging
 
+        require_extra("tracking", f"the model registry {self.uri.partition(':')[0]}", ("mlflow",))
         from mlflow import MlflowClient
 
         # Schema creation logs one line per migration; mlflow sets levels when it is imported, so ours come after.
         for name in ("alembic", "mlflow", "mlflow.store.db.utils"):
             logging.getLogger(name).setLevel(logging.WARNING)
 
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///").split("?")[0]).parent.mkdir(parents=True, exist_ok=True)
+        if (database := self._find_database()) is not None:
+            database.parent.mkdir(parents=True, exist_ok=True)
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @property
+    def _is_begun(self) -> bool:
+        """Return whether there can be a model: to ask a local store that was never made would make it."""
+        path = self._find_database()
+        return path is None or path.exists()
+
+    def _find_database(self) -> Path | None:
+        """Find the file of a local store; None: a server answers."""
+        if not self.uri.startswith("sqlite:///"):
+            return None
+        return Path(self.uri.removeprefix("sqlite:///").split("?")[0])
 
     @property
     def experiment(self) -> str:
@@ -106,6 +122,8 @@ class ModelRegistry:
 
         Where the alias was moved by other means than ours, all users have its model.
         """
+        if not self._is_begun:
+            return RolloutState(champion=None)
         models = self._client.search_registered_models(f"name = '{self.application}'")
         current = self.find_champion()
         champion = current.gold_version if current else None
@@ -130,11 +148,15 @@ class ModelRegistry:
 
     def list_registered_versions(self) -> list[str]:
         """List the gold versions that a model is registered for."""
+        if not self._is_begun:
+            return []
         found = self._client.search_model_versions(f"name = '{self.application}'")
         return sorted(version.tags[_VERSION_TAG] for version in found)
 
     def list_stored_models(self) -> list[StoredModel]:
         """List every registered model with the places of its files."""
+        if not self._is_begun:
+            return []
         found = self._client.search_model_versions(f"name = '{self.application}'")
         state = self.find_rollout()
         # A promotion moves the alias before it writes the decision.
@@ -425,11 +447,15 @@ class ModelRegistry:
         return self._to_registered_model(found) if found is not None else None
 
     def _find_version(self, gold_version: str) -> "ModelVersion | None":  # type: ignore[no-any-unimported]
+        if not self._is_begun:
+            return None
         of_version = f"name = '{self.application}' AND tags.`{_VERSION_TAG}` = '{gold_version}'"
         found = self._client.search_model_versions(of_version)
         return found[0] if found else None
 
     def _find_by_alias(self, alias: str) -> RegisteredModel | None:
+        if not self._is_begun:
+            return None
         models = self._client.search_registered_models(f"name = '{self.application}'")
         if not models or alias not in models[0].aliases:
             return None

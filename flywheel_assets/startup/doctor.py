@@ -7,6 +7,7 @@ from flywheel_assets.application import FlywheelApplication, PreferenceApplicati
 from flywheel_assets.capture.doctor import Finding, Verdict, examine_service
 from flywheel_assets.discovery import find_applications, load_application
 from flywheel_assets.errors import FlywheelError, SettingsError
+from flywheel_assets.extras import find_missing, write_install_command
 from flywheel_assets.models.base_model import PLAIN_TURNS, SET_A_TEMPLATE, examine_base_model
 from flywheel_assets.settings import read_settings
 from flywheel_assets.startup.checks import check_places, check_workspace
@@ -53,7 +54,8 @@ def _check_places() -> list[Finding]:
     stores, names = Stores(), []
     with suppress(SettingsError):  # `_check_applications` has reported it
         names = list(find_applications())
-    return check_places(stores, names, [("dagster", 3000), ("mlflow", 5000)])
+    mlflow = [] if find_missing("tracking", ("mlflow",)) else [("mlflow", 5000)]
+    return check_places(stores, names, [("dagster", 3000), *mlflow])
 
 
 def _check_applications() -> list[Finding]:
@@ -72,8 +74,20 @@ def _check_applications() -> list[Finding]:
             findings.append(Finding(f"application {name}", Verdict.FINE, f"{place.module}, {place.origin}"))
             if isinstance(application, PreferenceApplication):
                 findings.append(_check_base_model(application))
+            findings.append(_check_training_packages(application))
             findings.append(_check_feasibility(application))
     return findings
+
+
+def _check_training_packages(application: FlywheelApplication) -> Finding:
+    """Say whether this machine could train and record the application's models."""
+    subject = f"training of {application.name}"
+    extras = ["train" if isinstance(application, PreferenceApplication) else "classifier", "tracking"]
+    missing = [module for extra in extras for module in find_missing(extra)]
+    if not missing:
+        return Finding(subject, Verdict.FINE, f"the packages of the extra `{extras[0]}` are installed")
+    sentence = f"{', '.join(missing)} are not installed: events become gold here, and no model is trained or recorded"
+    return Finding(subject, Verdict.LOOK, sentence, f"where models are trained: `{write_install_command(extras[0])}`")
 
 
 def _check_feasibility(application: FlywheelApplication) -> Finding:

@@ -130,6 +130,7 @@ def test_a_refused_event_is_named_by_its_id(http: httpx.Client) -> None:
     ("method", "path", "headers", "body", "status", "says"),
     [
         ("POST", "/v1/unknown/edits", JSON, b"{}", 404, "unknown application 'unknown'; known: assistant, copilot"),
+        ("POST", "/v1/support/edits", JSON, b"{}", 404, "Capture takes a new one after a restart"),
         ("POST", "/v1/..%2Fx/edits", JSON, b"{}", 404, ""),
         ("POST", "/v1/%ff%00/edits", JSON, b"{}", 404, ""),
         ("GET", EDITS, {}, b"", 405, "Method Not Allowed"),

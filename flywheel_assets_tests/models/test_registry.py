@@ -37,7 +37,7 @@ def registry_in(folder: Path) -> ModelRegistry:
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database: its migrations take seconds, copying it does not."""
     folder = tmp_path_factory.mktemp("mlflow")
-    assert registry_in(folder).find_champion() is None
+    client_of(registry_in(folder)).search_registered_models()
     return folder / "mlflow.db"
 
 
@@ -67,6 +67,16 @@ def register(registry: ModelRegistry, gold_version: str) -> RegisteredModel:
 def serving(registry: ModelRegistry) -> str | None:
     champion = registry.find_champion()
     return champion.gold_version if champion else None
+
+
+def test_a_store_that_was_never_made_holds_no_model_and_is_not_made_by_reading(tmp_path: Path) -> None:
+    """`turn --now` of a new home ran MLflow's migrations, seconds of them, to hear that nothing serves."""
+    registry = registry_in(tmp_path)
+    assert registry.find_champion() is None
+    assert registry.find_rollout().champion is None
+    assert (registry.list_registered_versions(), registry.list_stored_models()) == ([], [])
+    assert list(registry.describe_models(["v1"])) == [None]
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_nothing_serves_at_first(registry: ModelRegistry) -> None:

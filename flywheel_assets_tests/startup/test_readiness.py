@@ -68,6 +68,7 @@ def test_the_block_says_three_things_and_the_first_can_be_pasted(tmp_path_factor
         block = written.getvalue()
         assert block.count("\n  1. ") == block.count("\n  2. ") == block.count("\n  3. ") == 1
         assert "flywheel turn --now -a assistant\n" in block
+        assert block.endswith("a new application is taken after a restart\n")
         command = next(line for line in block.splitlines() if "curl" in line)
         words = shlex.split(command[command.index("curl") :])
         answer = httpx.post(

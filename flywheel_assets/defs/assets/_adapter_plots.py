@@ -9,6 +9,7 @@ from flywheel_assets.defs.presentation import (
     Point,
     build_numbers_table,
     compare_measure,
+    draw_if_possible,
     embed_picture,
     embed_small_plot,
 )
@@ -99,6 +100,7 @@ def build_scores_table(report: EvaluationReport) -> dg.TableMetadataValue:
     return build_numbers_table(header, rows)
 
 
+@draw_if_possible
 def plot_evaluation(report: EvaluationReport, path: Path) -> dg.MarkdownMetadataValue:
     """Draw NED by stratum and model into `path` and show it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

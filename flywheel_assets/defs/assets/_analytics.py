@@ -10,7 +10,7 @@ from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.defs.assets.daily import DayReport, daily_asset, find_seen_inputs, make_stamp, report_days
 from flywheel_assets.defs.failures import classify_failures
 from flywheel_assets.defs.partitions import list_partition_days
-from flywheel_assets.defs.presentation import build_numbers_table, embed_png
+from flywheel_assets.defs.presentation import build_numbers_table, draw_if_possible, embed_png
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.daily.ledger import list_days
 from flywheel_assets.lake.daily.reports import read_summaries, summarize_days
@@ -59,6 +59,7 @@ def build_feedback_summary_asset(application: PreferenceApplication) -> dg.Asset
     return feedback_summary
 
 
+@draw_if_possible
 def _plot_reactions(rows: pa.Table, last: date) -> dg.MarkdownMetadataValue:
     """Draw reactions per interaction by day, one line per model version."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

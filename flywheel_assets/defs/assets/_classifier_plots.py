@@ -12,6 +12,7 @@ from flywheel_assets.defs.presentation import (
     Point,
     build_numbers_table,
     compare_measure,
+    draw_if_possible,
     embed_picture,
     embed_small_plot,
     fill_missing,
@@ -317,6 +318,7 @@ def draw_levers(report: LeversReport) -> dg.MarkdownMetadataValue:
     return embed_small_plot(caption, {"#0072B2": curve}, {"#D55E00": rows})
 
 
+@draw_if_possible
 def _save_plot(draw: "Callable[[Axes], None]", path: Path, title: str) -> dg.MarkdownMetadataValue:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -77,9 +76,7 @@ def _build_model_list(stores: AnyStores, application: str) -> Callable[[], list[
 
     def list_models() -> list[StoredModel]:
         if uri.startswith("sqlite:///"):
-            # Asking a store that was never made would make it.
-            is_made = Path(uri.removeprefix("sqlite:///").split("?")[0]).exists()
-            return stores.registry(application).list_stored_models() if is_made else []
+            return stores.registry(application).list_stored_models()
         try:
             _try_connection(uri)
             return stores.registry(application).list_stored_models()

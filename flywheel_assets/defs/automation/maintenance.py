@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.defs.presentation import build_numbers_table, embed_picture
+from flywheel_assets.defs.presentation import build_numbers_table, draw_if_possible, embed_picture
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.upkeep.maintenance import (
@@ -92,6 +92,7 @@ def list_storage_rows(upkeep: Upkeep) -> list[list[object]]:
     ]
 
 
+@draw_if_possible
 def _plot_storage(history: dict[str, list[tuple[datetime, int]]], path: Path) -> dg.MarkdownMetadataValue:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

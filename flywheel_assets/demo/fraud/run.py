@@ -20,6 +20,7 @@ from flywheel_assets.demo.fraud.demo import FraudDemoPlan, prepare, run_fraud_de
 from flywheel_assets.demo.fraud.report import ClassifierTurn, FraudDemoReport, MinedDays
 from flywheel_assets.evaluation.classifier import read_evaluation
 from flywheel_assets.evaluation.requests import CHALLENGER, INCUMBENT
+from flywheel_assets.extras import require_extra
 from flywheel_assets.lake.daily.ledger import read_entries, sum_by_reason
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES
 from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
@@ -42,7 +43,9 @@ def run(seed: int, console: Console) -> FraudDemoReport:
 
     Raises:
         TrainingError: a run failed; its logs are in the demo's Dagster instance.
+        SettingsError: the extra `classifier` is not installed.
     """
+    require_extra("classifier", "the demo")
     return play(FraudDemoPlan(first_day=APPLICATION.start_date, seed=seed), console)
 
 

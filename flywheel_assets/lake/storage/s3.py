@@ -12,7 +12,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from flywheel_assets.errors import S3RefusedError, SettingsError, StorageUnavailableError
+from flywheel_assets.errors import S3RefusedError, StorageUnavailableError
+from flywheel_assets.extras import require_extra
 
 _Answer = TypeVar("_Answer")
 
@@ -39,11 +40,10 @@ def make_s3_client(endpoint: str | None, connect_s: float = _CONNECT_S, attempts
     Raises:
         SettingsError: boto3 is not installed.
     """
-    try:
-        import boto3
-        from botocore.config import Config
-    except ImportError:
-        raise SettingsError("S3 needs the package boto3: pip install -e '.[sqs]'") from None
+    require_extra("s3", "S3", ("boto3",))
+    import boto3
+    from botocore.config import Config
+
     retries = {"mode": "standard", "total_max_attempts": attempts}
     config = Config(connect_timeout=connect_s, read_timeout=_READ_S, retries=retries)
     return boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
