@@ -128,6 +128,13 @@ class Settings(BaseSettings):
     price_gpu_hour: float | None = Field(None, ge=0, description="The same on a GPU.")
     price_gib_month: float | None = Field(None, ge=0, description="Price of storing a GiB for a month.")
     price_currency: str = Field("EUR", description="Currency of the prices.")
+    review_sampled_share: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Part of the admitted pairs that the review pages offer for a second look, drawn by chance; the "
+        "verdicts give the error rate on the page of the wheel. 0: none.",
+    )
     review_proxy_header: str = Field(
         "",
         description="Header in which a reverse proxy names the reviewer whom it has signed in, for instance "

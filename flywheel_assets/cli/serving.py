@@ -124,6 +124,7 @@ def open_reviewed_rows(application: "FlywheelApplication", stores: "Stores") -> 
         application.window.join_days,
         application.score_contract,
         open_traced_places(application, stores),
+        stores.where.review_sampled_share,
     )
 
 

@@ -8,6 +8,7 @@
 | say the label | `label`, labeling source `reviewer` | outranks every other label, ends a dispute |
 | confirm a thumbs down | `thumb`, value −1 | an objection in gold: the output is wrong |
 | reject | `comment` | nothing is learnt from the row; never trainable |
+| call a drawn row of gold right or wrong | `comment` | it counts for the error rate; gold stays as it is |
 | undo | `retract`; of a label or a rejection `comment` | the decision is taken back, and its row waits again |
 
 A thumb or rating with a text of its own is an edit here, too. The event's `comment` names the reviewer, the decision
@@ -38,6 +39,10 @@ from flywheel_assets.records import REVIEWER_SOURCE, PromptFormat, Signal
 
 CORRECTABLE = (Signal.THUMB, Signal.RATING)
 """Opinions that may carry a text: where it differs from the output, they are edits."""
+
+
+SAMPLED = "sampled"
+"""The reason of a row that is in gold and was drawn for review: see `samples`."""
 
 
 class Verb(StrEnum):
@@ -98,8 +103,8 @@ def find_standing(decisions: Iterable[Decision]) -> dict[str, Decision]:
 def build_undo(application: str, decision: Decision, undone: Decision, *, is_text: bool) -> LandedRow:
     """Build the landed event that takes an earlier decision back.
 
-    A statement about a text is retracted by its id. A rejection said nothing, and a label is replaced by the next one:
-    of these the event is a comment.
+    A statement about a text is retracted by its id. A rejection said nothing, nor did a verdict on a drawn row, and a
+    label is replaced by the next one: of these the event is a comment.
 
     Args:
         application: its event log gets the event.
@@ -107,7 +112,8 @@ def build_undo(application: str, decision: Decision, undone: Decision, *, is_tex
         undone: the decision that it takes back.
         is_text: whether the application's predictions are texts.
     """
-    retracts = undone.event_id if is_text and undone.verb is not Verb.REJECT else None
+    is_verdict = undone.reason == SAMPLED and undone.verb is Verb.ACCEPT
+    retracts = undone.event_id if is_text and undone.verb is not Verb.REJECT and not is_verdict else None
     event_id = identify_decision(application, decision, None)
     line = FeedbackLine(
         event_id=event_id,
@@ -154,7 +160,7 @@ def build_event(application: str, decision: Decision, row: dict[str, Any], answe
     )
     if decision.verb is Verb.LABEL:
         line = msgspec.structs.replace(common, signal=Signal.LABEL, label=answer, labeling_source=REVIEWER_SOURCE)
-    elif decision.verb is Verb.REJECT:
+    elif decision.verb is Verb.REJECT or (decision.reason == SAMPLED and decision.verb is Verb.ACCEPT):
         line = common
     elif decision.verb is Verb.CONFIRM:
         line = msgspec.structs.replace(common, signal=Signal.THUMB, value=-1.0)

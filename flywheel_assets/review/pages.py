@@ -38,6 +38,7 @@ from flywheel_assets.records import LONGEST_TEXT_CHARACTERS
 from flywheel_assets.review._diff import Mark, Piece, compare_words, cut_excerpt, cut_pieces, remove_unseen
 from flywheel_assets.review._exclusion_api import build_exclusion_routes
 from flywheel_assets.review.decisions import (
+    SAMPLED,
     Decision,
     DecisionIndex,
     Verb,
@@ -268,7 +269,7 @@ class _Pages:
             form = await self._read_form(request)
             check_form_token(session, form.get("token", ""))
             chosen = form.get("row", "").split()
-            session.notice = await self._decide_batch(session, queue, chosen, form.get("do", ""))
+            session.notice = await self._decide_batch(session, queue, chosen, form.get("do", ""), view)
             return _redirect(f"/review/queue/{queue.reviewed.name}{view.query()}")
         everything = await self._list_waiting(queue)
         items = self._sort(session, await self._list_waiting(queue, view))
@@ -276,6 +277,7 @@ class _Pages:
         listed = items[first : first + ITEMS_ON_A_PAGE]
         changes = await asyncio.to_thread(_read_changes, queue, listed)
         by_reason = {reason: sum(item.reason == reason for item in everything) for reason in REASONS}
+        by_reason[SAMPLED] = len(await self._list_waiting(queue, View(reason=SAMPLED)))
         return _render_page(
             "queue",
             session=session,
@@ -428,15 +430,20 @@ class _Pages:
             if not await self._is_waiting(queue, item):
                 return "Another reviewer was faster: that row is decided."
             decision = await self._record(session, queue, item, verb, written)
+        if item.reason == SAMPLED and decision.verb is Verb.REJECT:
+            return (
+                "Counted as wrong. It stays in gold until the right answer is written here, or by "
+                f"flywheel exclude --prediction {item.prediction_id} -a {queue.reviewed.name} --reason wrong --yes"
+            )
         return f"{_DONE[decision.verb]}: {REASONS[item.reason]}."
 
-    async def _decide_batch(self, session: Session, queue: ReviewQueue, chosen: list[str], do: str) -> str:
+    async def _decide_batch(self, session: Session, queue: ReviewQueue, chosen: list[str], do: str, view: View) -> str:
         verb = _parse_verb(do)
         if verb is Verb.WRITE or verb is Verb.LABEL:
             raise PageRefusal(400, "An answer is written for one row at a time.")
         decided = left = 0
         async with self._deciding:
-            items = {item.row_id: item for item in await self._list_waiting(queue)}
+            items = {item.row_id: item for item in await self._list_waiting(queue, view)}
             for row_id in dict.fromkeys(chosen):
                 item = items.get(row_id)
                 if item is None or not self._can_be_batched(verb, item):
@@ -456,7 +463,8 @@ class _Pages:
         return not (verb is Verb.ACCEPT and is_complaint)
 
     async def _is_waiting(self, queue: ReviewQueue, item: Item) -> bool:
-        return any(each.row_id == item.row_id for each in await self._list_waiting(queue))
+        waiting = await self._list_waiting(queue, View(reason=item.reason))
+        return any(each.row_id == item.row_id for each in waiting)
 
     async def _undo(self, session: Session, queue: ReviewQueue, event_id: str) -> str:
         """Take a decision back: its row waits again, and both decisions stay in the audit."""
@@ -534,7 +542,7 @@ def _choose_answer(
 
     To accept a label is to say it, to accept an edit to send its text.
     """
-    if verb is Verb.REJECT:
+    if verb is Verb.REJECT or (item.reason == SAMPLED and verb is Verb.ACCEPT):
         return verb, None
     if reviewed.contract is not None:
         label = row["label"] if verb is Verb.ACCEPT else written

@@ -1,5 +1,7 @@
 """Reads the review queue from the lake: refused rows that a reviewer may admit, and unanswered complaints.
 
+With them, and apart from them, come rows of gold that were drawn for review: see `samples`.
+
 Not in the queue, and never shown: rows without consent, rows that hold a secret (the policy rejects them for good), and
 reviewers' own rows. Rows that only teach nothing (`trivial_edit`, `duplicate`, …) are decided by other people's edits
 or not at all.
@@ -34,6 +36,7 @@ from flywheel_assets.lake.whatif.trace import Traced
 from flywheel_assets.records import CURATION_STAGE, REVIEWER_SOURCE, Reason, Signal
 from flywheel_assets.review.decisions import (
     CORRECTABLE,
+    SAMPLED,
     Decision,
     DecisionIndex,
     Verb,
@@ -41,6 +44,7 @@ from flywheel_assets.review.decisions import (
     read_decision,
     read_labels,
 )
+from flywheel_assets.review.samples import select_sample
 
 THUMBS_DOWN = "thumbs_down"
 """A reason besides the reason codes: a user said no and did not say what would have been right."""
@@ -64,6 +68,7 @@ REASONS = {
     Reason.REWRITE.value: "rewrite",
     Reason.CHECK_UNAVAILABLE.value: "check unavailable",
     THUMBS_DOWN: "thumbs down",
+    SAMPLED: "sample of gold",
 }
 """The reasons that people look at, the severest first, in their words. `policy` is missing: a check of ours broke, and
 curating the day again repairs it."""
@@ -93,6 +98,8 @@ class Reviewed:
     """The classifier's contract; None: predictions are texts."""
     traced: Traced | None = None
     """The places in which an event leaves traces; None: the pages trace nothing."""
+    sampled_share: float = 0.02
+    """Part of the admitted rows that are drawn for review; of a classifier none are."""
 
     @property
     def name(self) -> str:
@@ -124,6 +131,9 @@ class Item:
     @property
     def severity(self) -> tuple[float, ...]:
         """Sort key: the severest reason first, then the surest finding, then the oldest."""
+        if self.reason == SAMPLED:
+            # By id, which is a hash: any first part of the sample is a sample.
+            return (_RANK[self.reason],)
         surest = max((float(finding.get("score") or 0.0) for finding in self.evidence), default=0.0)
         return (_RANK[self.reason], -surest, self.received_at.timestamp())
 
@@ -149,7 +159,7 @@ class ReviewQueue:
         self._materialized: list[Decision] = []
 
     def list_waiting(self, today: date, reason: str | None = None, order: Order = Order.SEVEREST) -> list[Item]:
-        """List the undecided rows, in order."""
+        """List the undecided rows, in order; those drawn from gold only where `reason` asks for them."""
         with self._lock:
             self._refresh()
             standing = find_standing([*self._materialized, *self.index.read_decisions()])
@@ -162,7 +172,7 @@ class ReviewQueue:
             if item.row_id not in rows
             and not (item.is_about_prediction and item.prediction_id in predictions)
             and (item.decide_until is None or item.decide_until >= today)
-            and reason in (None, item.reason)
+            and (item.reason == reason if reason is not None else item.reason != SAMPLED)
         ]
         if order is Order.OLDEST:
             return sorted(found, key=lambda item: (item.received_at, item.row_id))
@@ -228,7 +238,7 @@ class ReviewQueue:
         if self._looked_at is not None and now - self._looked_at < _FRESH_S:
             return
         lake, tables = self.reviewed.lake, self.reviewed.tables
-        specs = (QUARANTINE, tables.joined, GROUND_TRUTH)
+        specs = (QUARANTINE, tables.joined, GROUND_TRUTH, tables.gold)
         if not all(lake.has_table(spec) for spec in specs):
             self._looked_at = now
             return
@@ -252,6 +262,25 @@ class ReviewQueue:
             self.reviewed.lake.register(connection, self.reviewed.tables.joined, columns=columns, view="joined")
             query = _TEXT_ITEMS if is_text else _LABEL_ITEMS
             rows = connection.sql(query).fetchall()
+        return [*self._build_items(rows), *(self._read_sample() if is_text else ())]
+
+    def _read_sample(self) -> list[Item]:
+        """Read the rows of gold that were drawn, in the order in which they are reviewed."""
+        if not self.reviewed.sampled_share:
+            return []
+        with self.reviewed.lake.connect() as connection:
+            columns = [
+                *("completed_date", "feedback_event_id", "prediction_id", "feedback_received_at"),
+                *("example_kind", "source", "held_reason"),
+            ]
+            self.reviewed.lake.register(connection, self.reviewed.tables.gold, columns=columns, view="gold")
+            rows = connection.sql(select_sample(self.reviewed.sampled_share, _COLUMNS, MOST_ITEMS)).fetchall()
+        return [
+            Item(row_id, prediction_id, day, reason, "drawn by chance", (), received_at, None)
+            for row_id, prediction_id, day, reason, received_at in rows
+        ]
+
+    def _build_items(self, rows: Sequence[tuple[Any, ...]]) -> list[Item]:
         return [
             Item(
                 row_id=row_id,

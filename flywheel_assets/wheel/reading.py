@@ -27,6 +27,8 @@ from flywheel_assets.lake.tables.specs import (
     TableSpec,
 )
 from flywheel_assets.lake.upkeep.maintenance import read_storage_history
+from flywheel_assets.review.decisions import DecisionIndex
+from flywheel_assets.review.samples import ErrorRate, measure_error_rate
 from flywheel_assets.settings import Settings
 from flywheel_assets.stores import Stores
 from flywheel_assets.wheel._accounts import NO_ACCOUNTS, Accounts, read_accounts
@@ -130,6 +132,10 @@ class Wheel:
     trend: Trend | None
     storage: Storage | None
     alarms: tuple[Alarm, ...]
+    errors: ErrorRate
+    """Of gold, by the verdicts of this machine's reviewers on drawn rows."""
+    sampled_share: float
+    """Part of gold's rows that are drawn for them."""
     fingerprint: str
     """Equal for equal numbers."""
 
@@ -146,6 +152,7 @@ class WheelReader:
         self._lake = stores.lake(application.name)
         self._versions = stores.versions(application.name)
         self._rule: TrainingRule = build_rule(application)
+        self._decisions = DecisionIndex(stores.review_index(application.name))
         self._lock = threading.Lock()
         self._looked_at: float | None = None
         self._wheel: Wheel | None = None
@@ -194,7 +201,8 @@ class WheelReader:
             for folder in self._versions
         ]
         # The hour: that a day is missing or a version stuck follows from the clock alone.
-        return records.make_stable_id("wheel", f"{now:%Y-%m-%d %H}", heads, folders)
+        decided = self._decisions.path.stat().st_mtime_ns if self._decisions.path.exists() else 0
+        return records.make_stable_id("wheel", f"{now:%Y-%m-%d %H}", heads, folders, decided)
 
     @property
     def _report(self) -> TableSpec:
@@ -227,6 +235,8 @@ class WheelReader:
             trend=trend,
             storage=storage,
             alarms=tuple(_find_alarms(self.name, accounts, models, breaches, now)),
+            errors=measure_error_rate(self._decisions.read_decisions()),
+            sampled_share=self._stores.where.review_sampled_share,
             fingerprint=fingerprint,
         )
 

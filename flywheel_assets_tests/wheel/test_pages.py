@@ -16,6 +16,7 @@ from flywheel_assets.capture.auth.keys import KeyRequest, KeyStore, Scope, creat
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.cli.serving import open_reviewed_rows
 from flywheel_assets.defs.automation.training_rules import build_rule
+from flywheel_assets.review.decisions import SAMPLED, Decision, DecisionIndex, Verb
 from flywheel_assets.review.pages import build_review_pages
 from flywheel_assets.review.sessions import Sessions
 from flywheel_assets.settings import isolate_settings
@@ -70,6 +71,22 @@ def stores(tmp_path: Path) -> Stores:
 def words(page: httpx.Response) -> str:
     """What a reader sees, without markup."""
     return " ".join(re.sub(r"<[^>]+>", " ", page.text).split())
+
+
+def test_the_error_rate_of_gold_follows_the_verdicts_on_drawn_pairs(stores: Stores) -> None:
+    """A page that shows how much is in gold said nothing of how much of it is right."""
+    grow_days(stores, 0, 5, rows=3)
+    index = DecisionIndex(stores.review_index("assistant"))
+    with looking(stores, [ASSISTANT], lambda: noon_after(5)) as client:
+        before = words(client.get("/wheel/assistant"))
+        assert "No drawn pair was reviewed yet, so nothing is known. 2 % of the pairs are drawn by chance." in before
+        verdicts = [Verb.ACCEPT] * 39 + [Verb.REJECT]
+        index.record(
+            Decision(verb, f"row-{number}", "p", SAMPLED, "Ann", noon_after(5)) for number, verb in enumerate(verdicts)
+        )
+        after = words(client.get("/wheel/assistant"))
+    assert "2.5 % of the pairs in gold are wrong: 1 of 40 that were drawn and reviewed." in after
+    assert "The 95 % interval is 0.1 % to 13.2 %." in after
 
 
 def test_an_empty_flywheel_says_the_first_step_and_makes_no_table(stores: Stores, tmp_path: Path) -> None:
