@@ -85,8 +85,8 @@ def test_the_error_rate_of_gold_follows_the_verdicts_on_drawn_pairs(stores: Stor
             Decision(verb, f"row-{number}", "p", SAMPLED, "Ann", noon_after(5)) for number, verb in enumerate(verdicts)
         )
         after = words(client.get("/wheel/assistant"))
-    assert "2.5 % of the pairs in gold are wrong: 1 of 40 that were drawn and reviewed." in after
-    assert "The 95 % interval is 0.1 % to 13.2 %." in after
+    assert "2.5 % of the drawn pairs are wrong: 1 of 40 that were reviewed." in after
+    assert "Of all pairs in gold between 0.1 % and 13.2 % are (95 % interval)." in after
 
 
 def test_an_empty_flywheel_says_the_first_step_and_makes_no_table(stores: Stores, tmp_path: Path) -> None:
