@@ -19,6 +19,7 @@ import duckdb
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, ApplicationTables
+from flywheel_assets.measures.shares import bound_share
 from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind
 from flywheel_assets.review.decisions import SAMPLED, Decision, Verb, find_standing, read_decision
 
@@ -26,7 +27,6 @@ SAMPLE_DAYS = 28
 """Days of gold, back from the newest one, that the sample is drawn from."""
 ERROR_DAYS = 90
 """Days of decisions that the error rate counts."""
-_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -80,20 +80,14 @@ def measure_gold_error(decisions: Iterable[Decision], now: datetime) -> GoldErro
     """Measure how often sampled rows of gold were called wrong in the last 90 days; None: none was decided.
 
     Wrong is a row that was rejected, corrected or given another label. A label that "cannot be decided" counts as
-    wrong, too. The interval is that of Clopper and Pearson (1934, Biometrika 26), which covers the true share in at
-    least 95 % of samples: 0 of 20 is [0, .168].
+    wrong, too. 0 of 20 is [0, .168].
     """
     since = now - timedelta(days=ERROR_DAYS)
     decided = [each for each in find_standing(decisions).values() if each.reason == SAMPLED and each.at >= since]
     if not decided:
         return None
-    from scipy.special import betaincinv
-
-    number, wrong = len(decided), sum(each.verb is not Verb.ACCEPT for each in decided)
-    tail = (1 - _CONFIDENCE) / 2
-    low = float(betaincinv(wrong, number - wrong + 1, tail)) if wrong else 0.0
-    high = float(betaincinv(wrong + 1, number - wrong, 1 - tail)) if wrong < number else 1.0
-    return GoldError(number, wrong, low, high)
+    wrong = sum(each.verb is not Verb.ACCEPT for each in decided)
+    return GoldError(len(decided), wrong, *bound_share(wrong, len(decided)))
 
 
 _ORDER = "ORDER BY md5(? || {name}), {name} LIMIT ?"

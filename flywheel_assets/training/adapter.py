@@ -67,8 +67,8 @@ from flywheel_assets.training.requests import (
     StageReport,
     TrainingReport,
     TrainingRequest,
-    decode_training_report,
     follow_finished,
+    read_training_report,
 )
 
 _log = logging.getLogger(__name__)
@@ -191,7 +191,7 @@ def _find_finished(request: TrainingRequest, base_sha256: str) -> TrainingReport
     identity, remedy = _compute_identity(asked, base_sha256), "Cut a new version to train differently."
     if find_finished_report(report_file, TrainingReport, identity, remedy=remedy) is None:
         return None
-    return decode_training_report(report_file.read_bytes())
+    return read_training_report(report_file)
 
 
 def _compute_identity(request: TrainingRequest, base_sha256: str) -> str:
