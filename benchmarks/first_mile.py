@@ -1,6 +1,6 @@
-"""A newcomer comes from `git clone` to a picture of the own wheel in a few minutes, most of them pip's.
+"""A newcomer comes from `git clone` to a picture of the own wheel in a few minutes.
 
-Claim: on two quiet cores the light install takes less than a minute, and all other steps together less than another.
+Claim: with uv all steps together are 25 s of CPU, of which the installation is 5; with pip that is 46.
 Data: a table of 200 edits by 40 people with column names of its own, written here.
 How: everything happens in a new folder, with a new environment and none of this process's settings: clone, install,
 `flywheel init`, `flywheel dev` until it says ready, import of the table, `flywheel turn --now`, picture by Chromium
