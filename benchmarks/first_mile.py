@@ -1,6 +1,6 @@
-"""A newcomer comes from `git clone` to a picture of the own wheel in a few minutes, most of them pip's.
+"""A newcomer comes from `git clone` to a picture of the own wheel in a few minutes.
 
-Claim: on two quiet cores the light install takes less than a minute, and all other steps together less than another.
+Claim: with uv all steps together are 25 s of CPU, of which the installation is 5; with pip that is 46.
 Data: a table of 200 edits by 40 people with column names of its own, written here.
 How: everything happens in a new folder, with a new environment and none of this process's settings: clone, install,
 `flywheel init`, `flywheel dev` until it says ready, import of the table, `flywheel turn --now`, picture by Chromium
@@ -127,13 +127,13 @@ def walk(folder: Path, given: argparse.Namespace) -> None:
         write_table(project / "desk.csv")
         columns = "prompt=question,output=answer,final_text=answer_sent,user_id=agent"
         person.run("own file in", [flywheel, "import", "desk.csv", "--map", columns], project)
-        person.run("gold", [flywheel, "turn", "--now"], project)
-        rows = person.run("look", [flywheel, "gold", "rows", "--day", f"{datetime.now(UTC):%Y-%m-%d}"], project)
+        turned = person.run("gold", [flywheel, "turn", "--now"], project)
+        person.run("look", [flywheel, "gold", "rows", "--day", f"{datetime.now(UTC):%Y-%m-%d}"], project)
         take_picture(person, f"http://127.0.0.1:{ports[0]}/wheel/my_flywheel", given.picture or folder / "wheel.png")
     finally:
         dev.send_signal(signal.SIGTERM)
         dev.wait(90)
-    print_table(person, given, venv, rows)
+    print_table(person, given, venv, turned)
 
 
 def find_ports(count: int) -> list[int]:
@@ -192,14 +192,12 @@ def read_output(command: Sequence[str]) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def print_table(person: Newcomer, given: argparse.Namespace, venv: Path, rows: str) -> None:
+def print_table(person: Newcomer, given: argparse.Namespace, venv: Path, turned: str) -> None:
     """Print the steps as a Markdown table."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    commit = read_output(["git", "rev-parse", "--short", "HEAD"])
     size = sum(path.lstat().st_size for path in venv.rglob("*") if path.is_file() and not path.is_symlink())
     version = read_output([str(venv / "bin" / "python"), "-V"])
-    found = re.search(r"(\d[\d,]*) rows", rows)
+    found = re.search(r"kept\W+(\d[\d,]*)", turned)
     print(
         f"\n{datetime.now(UTC):%Y-%m-%d}, commit {commit}, {version}, {given.installer}, "
         f"{os.cpu_count()} cores at load {os.getloadavg()[0]:.1f}; environment {size / 1e6:,.0f} MB; "

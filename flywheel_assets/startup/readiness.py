@@ -82,7 +82,7 @@ def print_ready(console: Console, addresses: Sequence[tuple[str, str]], capture:
     )
     for number, step in enumerate(steps, 1):
         console.print(f"  {number}. {escape(step)}", highlight=False, soft_wrap=True)
-    console.print("\n  stop with Ctrl-C; a new application is taken after a restart", highlight=False)
+    console.print("\n  stop with Ctrl-C; a new application is taken after a restart", highlight=False, soft_wrap=True)
 
 
 def _write_first_edit(capture: str) -> str:

@@ -8,7 +8,7 @@ content under the same id is a *revision*, of which the newest counts at resolut
 its content: the first one received counts.
 
 Texts are kept verbatim: empty strings, NUL, right-to-left marks and emoji pass (DuckDB, Parquet and Iceberg give them
-back unchanged; the gate decides what is worth training on). A lone surrogate such as `\ud800` is refused, because it
+back unchanged; the gate decides what is worth training on). A lone surrogate such as U+D800 is refused, because it
 is not text: no UTF-8 file can hold it.
 """
 
