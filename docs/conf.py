@@ -7,7 +7,6 @@ pages. Decisions (docs/adr) are all below their index. Nothing is loaded from an
 
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from sphinx.application import Sphinx
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-_LINK = re.compile(r"^- \[[^\]]+\]\(([^)#]+)\.md\)", re.MULTILINE)
+_LINK = re.compile(r"^- \[([^\]]+)\]\(([^)#]+)\.md\)", re.MULTILINE)
 _SECTION = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 project = "flywheel_assets"
@@ -44,6 +43,8 @@ nitpicky = True
 # "json" blocks may hold several lines of JSON, or a `…`; a colour less is no error.
 suppress_warnings = ["misc.highlighting_failure", "myst.header"]
 highlight_language = "none"
+# A curly quotation mark or a dash made of `--to` cannot be pasted.
+smartquotes = False
 
 html_theme = "furo"
 html_title = "flywheel_assets"
@@ -57,10 +58,10 @@ html_theme_options = {"navigation_with_keys": True, "sidebar_hide_name": False}
 
 
 def list_groups(index: str) -> list[tuple[str, list[str]]]:
-    """List the navigation: each section of the index with the pages that its list links to."""
+    """List the navigation: each section of the index with the pages that its list links to, as `words </page>`."""
     groups = []
     for caption, section in _SECTION.findall(index):
-        pages = [os.path.normpath(f"docs/{link}") for link in _LINK.findall(section)]
+        pages = [f"{words} </{os.path.normpath(f'docs/{page}')}>" for words, page in _LINK.findall(section)]
         if pages:
             groups.append((caption, pages))
     return groups
@@ -71,11 +72,11 @@ def add_navigation(_: Sphinx, document: str, source: list[str]) -> None:
     if document == root_doc:
         groups = list_groups(source[0])
     elif document == "docs/adr/README":
-        groups = [("", sorted(f"docs/adr/{path.stem}" for path in (HERE / "adr").glob("0*.md")))]
+        groups = [("", sorted(f"/docs/adr/{path.stem}" for path in (HERE / "adr").glob("0*.md")))]
     else:
         return
     for caption, pages in groups:
-        lines = [":hidden:", *([f":caption: {caption}"] if caption else []), "", *(f"/{page}" for page in pages)]
+        lines = [":hidden:", *([f":caption: {caption}"] if caption else []), "", *pages]
         source[0] += "\n\n```{toctree}\n" + "\n".join(lines) + "\n```\n"
 
 
@@ -83,7 +84,3 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the navigation."""
     app.connect("source-read", add_navigation)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
-
-
-if __name__ == "__main__":  # pragma: no cover
-    sys.exit("run `make docs`")

@@ -381,9 +381,9 @@ def _find_explanations() -> Iterator[tuple[str, tuple[str, str]]]:
 def _weigh_line(reason: str, page: str, number: int, lines: Sequence[str]) -> tuple[int, str, str]:
     """Weigh a line that names a reason: a table's row whose first cells name it explains it best."""
     heading = next((each for each in reversed(lines[:number]) if each.startswith("#")), "# ")
-    name = heading.lstrip("# ")
-    anchor = re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-")
-    link = f"[{re.sub(r'[`*]', '', name)}](../{page}{f'#{anchor}' if heading.startswith('##') else ''})"
+    anchor = re.sub(r"[^\w\- ]", "", heading.lstrip("# ").lower()).replace(" ", "-")
+    words = page.removesuffix(".md").replace("_", " ")
+    link = f"[{words}](../{page}{f'#{anchor}' if heading.startswith('##') else ''})"
     cells = [each.strip() for each in re.split(r"(?<!\\)\|", lines[number])[1:-1]]
     at = next((place for place, cell in enumerate(cells[:2]) if f"`{reason}`" in cell), None)
     if at is None or len(cells) < 2 or not lines[number].startswith("|"):
