@@ -27,7 +27,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 CURRENT_PAGES = [page for page in PAGES if page.parent.name != "adr"]
 CODE = ("flywheel_assets", "flywheel_assets_tests", "benchmarks", "clients", "docs")
 ROOMS = sorted(path.name for path in (ROOT / "flywheel_assets").iterdir() if (path / "__init__.py").exists())
-MADE_BY_INIT = ("my_flywheel/", "tests/test_application.py")
+MADE_BY_INIT = ("my_flywheel/", "my_fraud/", "tests/test_application.py")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -185,6 +186,58 @@ def test_the_tutorials_applications_are_flywheels() -> None:
         else:
             assert isinstance(application, ClassificationApplication)
             assert classification_flywheel(application).resolve_job_def(f"{application.name}_daily")
+
+
+# What the daemon of `flywheel dev` does: evaluate the trigger, and run what it requests.
+TURN = """
+import sys
+from flywheel_assets.cli.terminal import build_driver, load_application
+driver = build_driver(load_application(sys.argv[1]))
+ticked = driver.tick()
+assert ticked.version, ticked.reason
+finished = driver.turn(ticked.version, ticked.tags)
+assert finished.succeeded, finished.error
+"""
+# Answered by other tests, or by people: the environment, the services, and the edit that needs them.
+NOT_HERE = {"make", "source", "cd", "head", "curl"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_a_tutorial_ends_with_a_promotion(page: Path, tmp_path: Path) -> None:
+    """Every command as written, in its order, with the days that the import names."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("FLYWHEEL_", "DAGSTER_"))}
+    environment = {**clean, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTHONWARNINGS": "ignore"}
+    environment["FLYWHEEL_CAPTURE_PORT"] = "0"
+    folder, days, printed = tmp_path, ["", ""], ""
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=3_000
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    for words in shell_lines(page):
+        if words[0] in NOT_HERE or words[:2] == ["flywheel", "dev"]:
+            continue
+        if words[0] == "python":
+            run(sys.executable, str((ROOT / "any" / words[1]).resolve()), *words[2:])
+            continue
+        assert words[0] == "flywheel", words
+        if words[1:3] == ["gold", "list"]:
+            run(sys.executable, "-c", TURN, folder.name)
+        arguments = [*words[1:2], *days] if words[1] == "backfill" else words[1:]
+        printed = run(sys.executable, "-m", "flywheel_assets.cli", *arguments)
+        if words[1] == "init":
+            folder = tmp_path / words[2]
+            (source,) = blocks(page, "python")
+            (folder / words[2] / "application.py").write_text(source)
+        if words[1] == "import" and "--history" in words:
+            found = re.findall(r"next: flywheel backfill (\S+) (\S+)", printed)[0]
+            days = [min(filter(None, [days[0], found[0]])), max(days[1], found[1])]
+        if words[1:3] == ["gold", "list"]:
+            assert "champion now" in printed
 
 
 def test_the_configuration_of_the_how_to_page_loads() -> None:
