@@ -13,7 +13,7 @@ CORE := $(addprefix flywheel_assets_tests/,curation formats measures promotion t
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-fraud demo-ui pictures dev test test-long test-all test-pythons check audit format lock bench clean
+.PHONY: help install demo demo-fraud demo-ui pictures dev test test-long test-all test-pythons check audit format docs lock bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -81,6 +81,11 @@ audit:  ## known weaknesses of the pinned packages; asks PyPI's database
 format: install  ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: install  ## the documentation as a site, in site/index.html; every warning is an error
+	$(BIN)/python docs/write_reference.py
+	$(BIN)/python -m sphinx -c docs -W --keep-going -q -j auto . site
+	@echo "open site/index.html"
 
 bench: install  ## every benchmark; each prints its claim and a ratio
 	for file in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done

@@ -19,12 +19,15 @@ from flywheel_assets.records import Reason
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+# The map of rooms stands where a reader of the code looks; the README's first screen is for those who are new.
+ROOM_BY_ROOM = (ROOT / "docs" / "architecture.md").read_text()
+README_LINES = 150
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Decisions keep the names of their day: ADRs are not among the pages whose names must be those of the tree.
 CURRENT_PAGES = [page for page in PAGES if page.parent.name != "adr"]
 CODE = ("flywheel_assets", "flywheel_assets_tests", "benchmarks", "clients", "docs")
 ROOMS = sorted(path.name for path in (ROOT / "flywheel_assets").iterdir() if (path / "__init__.py").exists())
-MADE_BY_INIT = ("my_flywheel/", "tests/test_application.py")
+MADE_BY_INIT = ("my_flywheel/", "my_fraud/", "tests/test_application.py")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -83,19 +86,28 @@ def test_benchmarks_that_are_named_exist(page: Path) -> None:
     assert not [name for name in named if not (ROOT / "benchmarks" / f"{name}.py").exists()]
 
 
-def test_every_room_has_its_line_in_the_readme() -> None:
+def test_the_readme_is_a_first_screen() -> None:
+    """One sentence, the loop, the commands, the picture, what a person gets; details lie behind links."""
+    assert len(README.splitlines()) < README_LINES
+    order = ["champion ◄──", "make demo ", "make demo-fraud", "(docs/demo.png)", "## What you get", "## Try it"]
+    places = [README.index(each) for each in order]
+    assert places == sorted(places)
+    assert README[: README.index("## What you get")].count("\n") <= 33
+
+
+def test_every_room_has_its_line_in_the_architecture() -> None:
     rooms = {path.name for path in (ROOT / "flywheel_assets").iterdir() if (path / "__init__.py").exists()}
     modules = {path.name for path in (ROOT / "flywheel_assets").glob("*.py")} - {"__init__.py"}
     for name in rooms:
-        assert f"`{name}/`" in README, f"the folder map lacks {name}/"
+        assert f"`{name}/`" in ROOM_BY_ROOM, f"the folder map lacks {name}/"
     for name in modules:
-        assert f"`{name}`" in README, f"the folder map lacks {name}"
+        assert f"`{name}`" in ROOM_BY_ROOM, f"the folder map lacks {name}"
 
 
 def test_every_command_is_named_in_the_line_of_its_room() -> None:
     command = typer.main.get_command(cli.app)
     assert isinstance(command, typer.core.TyperGroup)
-    [line] = re.findall(r"^\| `cli/` \|.*$", README, flags=re.MULTILINE)
+    [line] = re.findall(r"^\| `cli/` \|.*$", ROOM_BY_ROOM, flags=re.MULTILINE)
     assert set(command.commands) == set(re.findall(r"[a-z]+", line.split("…`: ")[1]))
 
 
