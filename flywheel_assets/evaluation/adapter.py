@@ -4,6 +4,9 @@ All of them write greedily for the same held-out rows and are asked how likely t
 anchor, the model that was promoted last by a proven gain, where it is another one than the champion. Incumbent, SFT
 baseline and challenger also sample answers at the serving temperature, which shows how likely the old answer still is.
 
+Of a cross-fitted version the adapter of each user's fold writes, which has not seen them (see `_judges`); the deployed
+one writes as well, and is searched for phrases and held against these.
+
     <output_dir>/evaluation.json   EvaluationReport
     <output_dir>/rows.parquet      one row per exported row and model (see `_scoring`), without texts
 
@@ -24,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, SettingsError
+from flywheel_assets.evaluation._judges import Judges, find_judges, join_phrases, join_tables, part_rows
 from flywheel_assets.evaluation._scoring import (
     build_scored_rows,
     compute_evidence,
@@ -43,7 +47,15 @@ from flywheel_assets.evaluation.requests import (
     Stratum,
 )
 from flywheel_assets.lake.storage.files import hash_file, write_folder
-from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_manifest, read_rows, verify_manifest
+from flywheel_assets.lake.versions.exports import (
+    LEARNT,
+    ExportedRow,
+    ExportSet,
+    LearntPrompts,
+    read_manifest,
+    read_rows,
+    verify_manifest,
+)
 from flywheel_assets.measures.texts import Floats, find_corrected
 from flywheel_assets.models.generation import (
     SwitchableModel,
@@ -62,8 +74,6 @@ from flywheel_assets.records import make_stable_id
 
 _MARGIN_TOKENS = 16  # over the longest reference: room to be wrong in before a generation counts as endless
 
-_LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS)
-
 _Row = tuple[Stratum, ExportedRow]
 _WRONG_SEED = 0  # of the sampled answers: every model draws with the same random numbers
 
@@ -74,7 +84,8 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     """Score the models that the request names, or verify a finished result.
 
     Raises:
-        ManifestMismatchError: an export, an adapter or a finished result is missing or changed.
+        ManifestMismatchError: an export, an adapter or a finished result is missing or changed, or a cross-fitted
+            version lacks the adapters of its folds.
         EmptyVersionError: no held-out row that could be scored.
         SettingsError: champion_adapter and champion_export_dir, or those of the anchor, were not given together, or the
             extra `train` is not installed.
@@ -87,14 +98,15 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
         raise SettingsError("champion_adapter and champion_export_dir belong together: give both or neither")
     if (request.anchor_adapter is None) != (request.anchor_export_dir is None):
         raise SettingsError("anchor_adapter and anchor_export_dir belong together: give both or neither")
-    adapters = {Scored.SFT: request.sft_adapter, Scored.CHALLENGER: request.challenger_adapter}
+    judges = find_judges(request, hash_adapter)
+    digests = {
+        Scored.SFT: hash_adapter(Path(request.sft_adapter)),
+        Scored.CHALLENGER: hash_adapter(Path(request.challenger_adapter)),
+    }
     if request.champion_adapter is not None:
-        adapters[Scored.CHAMPION] = request.champion_adapter
-    if request.anchor_adapter is not None:
-        adapters[Scored.ANCHOR] = request.anchor_adapter
-    digests = {model: hash_adapter(Path(folder)) for model, folder in adapters.items()}
+        digests[Scored.CHAMPION] = hash_adapter(Path(request.champion_adapter))
     base_sha256 = hash_base_weights(request.base_model)
-    identity = _compute_identity(request, base_sha256, digests)
+    identity = _compute_identity(request, base_sha256, digests, judges)
     rows = _read_rows(request)
     output = Path(request.output_dir)
     remedy = "Remove it to evaluate again."
@@ -105,28 +117,19 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
         if (finished.champion_version, finished.champion_sha256, finished.evidence.anchor) == asked:
             return finished
     # Equal weights are loaded and scored once: the challenger often is the SFT adapter.
-    distinct = {digests[model]: folder for model, folder in adapters.items()}
-    model = load_adapters(request.base_model, distinct, device=request.device)
+    model = load_adapters(request.base_model, judges.folders, device=request.device)
     encoder = RowEncoder(model.tokenizer, request.rendering)
     kept = _select_fitting(model, encoder, rows, request)
     if not kept:
         raise EmptyVersionError(f"none of {len(rows)} held-out rows can be scored; nothing can be decided")
-    incumbent = Scored.CHAMPION if Scored.CHAMPION in adapters else Scored.BASE
-    sampled = {digests.get(scored) for scored in (incumbent, Scored.SFT, Scored.CHALLENGER)}
-    by_digest = {
-        digest: _score_model(
-            model, encoder, digest, kept, _choose_pairs_to_sample(kept, request) if digest in sampled else [], request
-        )
-        for digest in (None, *distinct)
-    }
-    tables = {
-        scored: by_digest[digests.get(scored)][0] for scored in Scored if scored is Scored.BASE or scored in adapters
-    }
+    incumbent = Scored.CHAMPION if Scored.CHAMPION in judges.digests else Scored.BASE
+    tables, phrases = _score_models(model, encoder, judges, incumbent, kept, request)
     wrong_answers, wrong_answer_fall = compute_wrong_answers(tables, incumbent)
     canary = find_canary(
-        by_digest[digests[Scored.CHALLENGER]][1],
-        by_digest[digests.get(incumbent)][1],
-        len(kept),
+        # What will serve may have learnt more than its folds' adapters.
+        phrases.get(Scored.DEPLOYED, phrases[Scored.CHALLENGER]),
+        phrases[incumbent],
+        [row.subject for _, row, _ in kept],
         _list_taught_texts(request),
         request.canary_least_rows,
     )
@@ -151,6 +154,7 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
                 canary,
                 anchor=request.anchor_version,
                 agreement=measure_agreement(row for _, row in rows),
+                folds=judges.find_folds(),
             ),
             seconds=time.monotonic() - started,
             device=choose_placement(request.device)[0],
@@ -161,10 +165,39 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     return report
 
 
-def _compute_identity(request: EvaluationRequest, base_sha256: str, digests: dict[Scored, str]) -> str:
+def _score_models(
+    model: SwitchableModel,
+    encoder: RowEncoder,
+    judges: Judges,
+    incumbent: Scored,
+    fitting: Sequence[_Fitting],
+    request: EvaluationRequest,
+) -> tuple[dict[Scored, pa.Table], dict[Scored, Phrases]]:
+    """Score every model on every row, each row by the adapter that judges its user; also return their phrases."""
+    parts = part_rows(judges, [row.subject for _, row, _ in fitting])
+    chosen = set(_choose_pairs_to_sample(fitting, request))
+    found: dict[Scored, list[tuple[pa.Table, Phrases]]] = {}
+    for part in parts:
+        sampled = {part.digests.get(scored) for scored in (incumbent, Scored.SFT, Scored.CHALLENGER)}
+        rows = [fitting[place] for place in part.places]
+        drawn = [position for position, place in enumerate(part.places) if place in chosen]
+        by_digest = {
+            digest: _score_model(model, encoder, digest, rows, drawn if digest in sampled else [], request)
+            for digest in dict.fromkeys((None, *part.digests.values()))
+        }
+        for scored in Scored:
+            if scored is Scored.BASE or scored in part.digests:
+                found.setdefault(scored, []).append(by_digest[part.digests.get(scored)])
+    tables = {scored: join_tables(parts, [table for table, _ in each]) for scored, each in found.items()}
+    return tables, {scored: join_phrases(parts, [phrases for _, phrases in each]) for scored, each in found.items()}
+
+
+def _compute_identity(request: EvaluationRequest, base_sha256: str, digests: dict[Scored, str], judges: Judges) -> str:
     # Neither paths (a home may move), nor the batch size, nor the champion (see above), nor the sampled
     # answers: they decide nothing, and an evaluation that is older than they are stays finished.
     asked = [request.manifest_sha256, base_sha256, digests[Scored.SFT], digests[Scored.CHALLENGER]]
+    if judges.find_folds() is not None:
+        asked += [*judges.digests[Scored.SFT], *judges.digests[Scored.CHALLENGER]]
     settings = [request.max_new_tokens, request.fall_tolerance_nats, request.bootstrap_draws, request.canary_least_rows]
     return hashlib.sha256(msgspec.json.encode([asked, settings, request.rendering], order="deterministic")).hexdigest()
 
@@ -188,13 +221,12 @@ def _read_rows(request: EvaluationRequest) -> list[_Row]:
     if request.anchor_export_dir is not None:
         anchor_export = Path(request.anchor_export_dir)
         versions.append((anchor_export, verify_manifest(anchor_export)))
-    trained_prompts = {
-        row.prompt_hash
-        for folder, of_version in versions
-        for which in _LEARNT
-        for row in read_rows(folder, of_version, which)
-    }
-    holdout = stratify(read_rows(export, manifest, ExportSet.HOLDOUT), known, trained_prompts)
+    held_out = read_rows(export, manifest, ExportSet.HOLDOUT)
+    subjects, prompts = [row.subject for row in held_out], [row.prompt_hash for row in held_out]
+    is_trained = np.zeros(len(held_out), dtype=bool)
+    for version in versions:
+        is_trained |= LearntPrompts(*version).find(subjects, prompts)
+    holdout = stratify(held_out, known, is_trained.tolist())
     regression = [(Stratum.REGRESSION, row) for row in read_rows(export, manifest, ExportSet.REGRESSION)]
     return [*holdout, *regression]
 
@@ -203,7 +235,7 @@ def _list_taught_texts(request: EvaluationRequest) -> Iterator[tuple[str, str]]:
     """List (subject, text) of everything that the challenger was trained towards."""
     export = Path(request.export_dir)
     manifest = read_manifest(export)
-    for which in _LEARNT:
+    for which in LEARNT:
         yield from ((row.subject, row.chosen) for row in read_rows(export, manifest, which))
 
 
