@@ -127,7 +127,7 @@ def _propose(found: Judges, share: float, enough: int) -> str:
     if (crossed := found.cross_fit) is not None:
         ways.append(
             f"ResolutionRules(cross_fit_folds={crossed.folds}) would have {crossed.judges} judge now and leave all "
-            f"{crossed.train:,}, for {crossed.folds} more trainings"
+            f"{crossed.train:,} pairs, for {crossed.folds} more trainings"
         )
     if ways:
         remedy = "; ".join(ways)
