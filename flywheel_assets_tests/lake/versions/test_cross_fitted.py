@@ -95,7 +95,7 @@ def test_a_trace_tells_what_learns_from_a_row_and_what_it_judges(versions: Versi
     [pair] = [row.pair_id for row in read_rows(folder, manifest, ExportSet.TRAIN) if row.subject == PERSON]
     others = [str(fold) for fold in (1, 2, 3) if fold != OWN]
     assert _name_sets(find_sets(folder, manifest, pair, "")) == (
-        "training rows and pairs that the model of their user's fold, which has not seen them, is judged by and rows "
+        "pairs that the model of their user's fold, which has not seen them, is judged by and training rows and rows "
         f"that the models of the folds {', '.join(others)} learn from"
     )
 
