@@ -89,7 +89,10 @@ def _build_trained_adapter_asset(application: PreferenceApplication) -> dg.Asset
     def trained_adapter(
         context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient
     ) -> dg.MaterializeResult[None]:
-        """Trains a fresh LoRA adapter of the pinned base on the whole export, and of a cross-fit one for each fold."""
+        """Trains a fresh LoRA adapter of the pinned base on the whole export, in a process of its own.
+
+        Of a cross-fitted version it trains one more for each fold, before that.
+        """
         with classify_failures(context):
             folder = stores.versions(application.name).folder(context.partition_key)
             manifest = verify_manifest(folder.export)

@@ -179,7 +179,7 @@ def count_folds(manifest: Manifest) -> int | None:
 
 
 def list_reused_sets(manifest: Manifest) -> list[ExportSet]:
-    """List the sets of gold rows that are in another set as well, or are dropped there for another model's sake.
+    """List the sets whose gold rows are in another set as well, or are dropped there.
 
     These are a classifier's further models', and in a cross-fit the folds' and what the folds' models are judged by.
     """
@@ -296,7 +296,10 @@ def read_prompt_hashes(folder: Path, manifest: Manifest, which: ExportSet) -> se
 
 
 class LearntPrompts:
-    """Knows the prompts that a version's model learnt from; in a cross-fit, those of the model of a user's fold."""
+    """Knows the prompts that a version's model learnt from.
+
+    In a cross-fit they are those of the model of a user's fold.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         """Read the hashes of the prompts in an export."""

@@ -119,7 +119,7 @@ def test_a_lost_or_changed_adapter_of_a_fold_is_found(bench: Workbench, versions
         report = Report()
         sample = Sample(1.0, date(2027, 1, 1))
         check_versions(bench.lake, versions, CURATED_DPO_PAIRS, sample, hash_weights, report, is_gold_broken=False)
-        return [f"{Path(each.path).relative_to(folder.path)} {each.problem}" for each in report.findings]
+        return [f"{Path(each.file).relative_to(folder.path)} {each.problem}" for each in report.findings]
 
     train(folder)
     assert inspect() == []
