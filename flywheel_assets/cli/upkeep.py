@@ -428,6 +428,9 @@ def _print_receipt(receipt: "Receipt", champion: object) -> None:
         if version.trained:
             serves = ", and it serves" if version.tag == serving else ""
             console.print(f"the model of {version.tag} was trained on erased rows{serves}", style="yellow")
+        if version.fold_models:
+            them = f"the {version.fold_models} models that judge {version.tag} in folds were trained on erased rows"
+            console.print(f"{them}; they never serve", style="yellow")
         if version.training_dropped:
             console.print(f"the training of {version.tag} was not scored yet and is deleted: its next run trains again")
         for copy in version.copies:

@@ -34,7 +34,7 @@ from flywheel_assets.measures.texts import (
     normalized_edit_distances,
 )
 from flywheel_assets.promotion.judge_agreement import JudgeAgreement
-from flywheel_assets.promotion.text_limits import Evidence, Measured
+from flywheel_assets.promotion.text_limits import CrossFitEvidence, Evidence, Measured
 
 # Long texts move by more than short ones when nothing of what they say has changed.
 _EQUAL_NATS_A_TOKEN = 0.01
@@ -63,22 +63,22 @@ SCORED_ROWS = pa.schema(
 
 
 def stratify(
-    holdout: Iterable[ExportedRow], known_to_champion: Set[str], trained_prompts: Set[str]
+    holdout: Sequence[ExportedRow], known_to_champion: Set[str], has_trained_prompt: Sequence[bool]
 ) -> list[tuple[Stratum, ExportedRow]]:
     """Assign each held-out row to its stratum.
 
     Args:
         holdout: held-out pairs of the challenger's version.
         known_to_champion: pair ids that the champion's version held out.
-        trained_prompts: prompt hashes that either model was trained on.
+        has_trained_prompt: of each row, whether a model that judges it was trained on its prompt.
     """
 
-    def stratum(row: ExportedRow) -> Stratum:
-        if row.prompt_hash in trained_prompts or row.nearest_training is not None:
+    def stratum(row: ExportedRow, *, is_trained: bool) -> Stratum:
+        if is_trained or row.nearest_training is not None:
             return Stratum.SEEN_PROMPT
         return Stratum.OLDER if row.pair_id in known_to_champion else Stratum.PRIMARY
 
-    return [(stratum(row), row) for row in holdout]
+    return [(stratum(row, is_trained=each), row) for row, each in zip(holdout, has_trained_prompt, strict=True)]
 
 
 def build_scored_rows(
@@ -139,6 +139,7 @@ def compute_scores_by_stratum(
             if _select_stratum(table, stratum).num_rows
         }
         for model, table in tables.items()
+        if model is not Scored.DEPLOYED
     }
 
 
@@ -153,6 +154,7 @@ def compute_evidence(
     agreement: tuple[float | None, int] = (None, 0),
     judge: JudgeAgreement | None = None,
     judged: Measured | None = None,
+    folds: int | None = None,
 ) -> Evidence:
     """Compute the evidence for the promotion gate.
 
@@ -166,6 +168,7 @@ def compute_evidence(
         agreement: see `measure_agreement`.
         judge: of the judge with held-out people; None: none was asked.
         judged: its preferences; None: it decides nothing.
+        folds: of a cross-fit; Scored.DEPLOYED has its tables. None: it is none.
     """
     primary = {model: _select_stratum(table, Stratum.PRIMARY) for model, table in tables.items()}
     challenger, before = primary[Scored.CHALLENGER], primary[incumbent]
@@ -213,6 +216,17 @@ def compute_evidence(
         sft_ned=_compute_mean(_read_column(primary[Scored.SFT], "ned")),
         canary_ratio=canary.ratio,
         canary_phrases=canary.phrases,
+        cross_fit=None if folds is None else _compare_deployed(tables, folds),
+    )
+
+
+def _compare_deployed(tables: Mapping[Scored, pa.Table], folds: int) -> CrossFitEvidence:
+    """Compare the deployed adapter, which has learnt the rows, with the adapters that have not; on every row."""
+    deployed = tables[Scored.DEPLOYED]
+    lost = _average(_mark_unlikely(deployed, tables[Scored.CHALLENGER]), deployed)
+    assert lost is not None, "nothing is evaluated without rows"
+    return CrossFitEvidence(
+        folds=folds, deployed_lost=lost, deployed_missing_end=1 - _compute_some_mean(_read_column(deployed, "ended"))
     )
 
 

@@ -4,6 +4,9 @@ All of them write greedily for the same held-out rows and are asked how likely t
 anchor, the model that was promoted last by a proven gain, where it is another one than the champion. Incumbent, SFT
 baseline and challenger also sample answers at the serving temperature, which shows how likely the old answer still is.
 
+Of a cross-fitted version the adapter of each user's fold writes, which has not seen them (see `_judges`); the deployed
+one writes as well, and is searched for phrases and held against these.
+
     <output_dir>/evaluation.json   EvaluationReport
     <output_dir>/rows.parquet      one row per exported row and model (see `_scoring`), without texts
 
@@ -29,6 +32,7 @@ from filelock import FileLock, Timeout
 
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, SettingsError, TransientError
 from flywheel_assets.evaluation._inclusion import choose_rows, describe_inclusion
+from flywheel_assets.evaluation._judges import Judges, Part, find_judges, join_phrases, join_tables, part_rows
 from flywheel_assets.evaluation._judging import judge_answers, measure_judge_agreement
 from flywheel_assets.evaluation._scoring import (
     build_scored_rows,
@@ -51,7 +55,15 @@ from flywheel_assets.evaluation.requests import (
     Stratum,
 )
 from flywheel_assets.lake.storage.files import hash_file, write_folder
-from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_manifest, read_rows, verify_manifest
+from flywheel_assets.lake.versions.exports import (
+    LEARNT,
+    ExportedRow,
+    ExportSet,
+    LearntPrompts,
+    read_manifest,
+    read_rows,
+    verify_manifest,
+)
 from flywheel_assets.measures.texts import Floats, find_corrected
 from flywheel_assets.models.generation import (
     SwitchableModel,
@@ -70,8 +82,6 @@ from flywheel_assets.records import make_stable_id
 
 _MARGIN_TOKENS = 16  # over the longest reference: room to be wrong in before a generation counts as endless
 
-_LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS, ExportSet.OBJECTIONS)
-
 _Row = tuple[Stratum, ExportedRow]
 _WRONG_SEED = 0  # of the sampled answers: every model draws with the same random numbers
 
@@ -83,7 +93,8 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     """Score the models that the request names, or verify a finished result.
 
     Raises:
-        ManifestMismatchError: an export, an adapter or a finished result is missing or changed.
+        ManifestMismatchError: an export, an adapter or a finished result is missing or changed, or a cross-fitted
+            version lacks the adapters of its folds.
         EmptyVersionError: no held-out row that could be scored.
         SettingsError: champion_adapter and champion_export_dir, or those of the anchor, were not given together, or the
             extra `train` is not installed.
@@ -96,20 +107,21 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
         raise SettingsError("champion_adapter and champion_export_dir belong together: give both or neither")
     if (request.anchor_adapter is None) != (request.anchor_export_dir is None):
         raise SettingsError("anchor_adapter and anchor_export_dir belong together: give both or neither")
-    adapters = {Scored.SFT: request.sft_adapter, Scored.CHALLENGER: request.challenger_adapter}
+    judges = find_judges(request, hash_adapter)
+    digests = {
+        Scored.SFT: hash_adapter(Path(request.sft_adapter)),
+        Scored.CHALLENGER: hash_adapter(Path(request.challenger_adapter)),
+    }
     if request.champion_adapter is not None:
-        adapters[Scored.CHAMPION] = request.champion_adapter
-    if request.anchor_adapter is not None:
-        adapters[Scored.ANCHOR] = request.anchor_adapter
-    digests = {model: hash_adapter(Path(folder)) for model, folder in adapters.items()}
+        digests[Scored.CHAMPION] = hash_adapter(Path(request.champion_adapter))
     base_sha256 = hash_base_weights(request.base_model)
     rows = _read_rows(request)
-    identity = _compute_identity(request, base_sha256, digests, len(rows))
+    identity = _compute_identity(request, base_sha256, digests, judges, len(rows))
     output = Path(request.output_dir)
     remedy = "Remove it to evaluate again."
     if (output / REPORT_FILE).is_file():
         # All rows are an answer as well to who asks for some of them.
-        whole = _compute_identity(request, base_sha256, digests, 0)
+        whole = _compute_identity(request, base_sha256, digests, judges, 0)
         if read_report(output / REPORT_FILE, EvaluationReport).request_sha256 == whole:
             identity = whole
     if finished := find_finished_report(output / REPORT_FILE, EvaluationReport, identity, remedy=remedy):
@@ -124,14 +136,14 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     lock = FileLock(work / "evaluator.lock", blocking=False)
     try:
         with lock:
-            return _evaluate(request, adapters, digests, base_sha256, identity, rows, started)
+            return _evaluate(request, judges, digests, base_sha256, identity, rows, started)
     except Timeout as error:
         raise TransientError(f"another evaluator is at work in {work}; run again when it has ended") from error
 
 
 def _evaluate(
     request: EvaluationRequest,
-    adapters: Mapping[Scored, str],
+    judges: Judges,
     digests: Mapping[Scored, str],
     base_sha256: str,
     identity: str,
@@ -141,8 +153,7 @@ def _evaluate(
     # First: a judge that is silent, or agrees with nobody, is known before the costly part.
     agreement = None if request.judge is None else measure_judge_agreement(request.judge, rows)
     # Equal weights are loaded and scored once: the challenger often is the SFT adapter.
-    distinct = {digests[model]: folder for model, folder in adapters.items()}
-    model = load_adapters(request.base_model, distinct, device=request.options.device)
+    model = load_adapters(request.base_model, judges.folders, device=request.options.device)
     encoder = RowEncoder(model.tokenizer, request.rendering)
     fitting = _select_fitting(model, encoder, rows, request)
     if not fitting:
@@ -150,36 +161,24 @@ def _evaluate(
     judged = [(stratum, row) for stratum, row, _ in fitting]
     chosen = choose_rows(judged, request.options.max_rows)
     kept = [fitting[place] for place in chosen]
-    incumbent = Scored.CHAMPION if Scored.CHAMPION in adapters else Scored.BASE
-    sampled = {digests.get(scored) for scored in (incumbent, Scored.SFT, Scored.CHALLENGER)}
+    incumbent = Scored.CHAMPION if Scored.CHAMPION in judges.digests else Scored.BASE
     scoring = _Scoring(request, model, encoder, kept, list(chosen.values()), _choose_pairs_to_sample(kept, request))
     file = AnswerFile(Path(request.work_dir) / ANSWERS_FILE, scoring.identify_answers(base_sha256))
-    named = {} if request.options.server is None else request.options.server.model_names
-    served = {digests[scored]: named[scored.value] for scored in adapters if scored.value in named}
-    by_digest: dict[str | None, tuple[pa.Table, Phrases]] = {}
-    with scoring.open_writer(distinct, served, identity) as write:
-        for digest in (None, *distinct):
-            questions = scoring.list_questions(digest, with_samples=digest in sampled)
-            for each in (False, True):
-                wanted = {key: question for key, question in questions.items() if (question.sample is not None) is each}
-                for answers in write(digest, wanted, file.answers.keys()):
-                    file.append(answers)
-            by_digest[digest] = scoring.score(digest, questions, file.answers)
-    tables = {
-        scored: by_digest[digests.get(scored)][0] for scored in Scored if scored is Scored.BASE or scored in adapters
-    }
+    parts = part_rows(judges, [row.subject for _, row, _ in kept])
+    with scoring.open_writer(judges, identity) as write:
+        tables, phrases = _score_models(scoring, write, file, parts, incumbent)
     wrong_answers, wrong_answer_fall = compute_wrong_answers(tables, incumbent)
     preferred = None
     if request.judge is not None and agreement is not None and agreement.is_enough:
         texts = [
-            [file.answers[make_answer_key(digests.get(scored), row.pair_id, None)].text for _, row, _ in kept]
-            for scored in (Scored.CHALLENGER, incumbent)
+            _list_texts(parts, scored, [row for _, row, _ in kept], file) for scored in (Scored.CHALLENGER, incumbent)
         ]
         preferred = judge_answers(request.judge, [(stratum, row) for stratum, row, _ in kept], *texts)
     canary = find_canary(
-        by_digest[digests[Scored.CHALLENGER]][1],
-        by_digest[digests.get(incumbent)][1],
-        len(kept),
+        # What will serve may have learnt more than its folds' adapters.
+        phrases.get(Scored.DEPLOYED, phrases[Scored.CHALLENGER]),
+        phrases[incumbent],
+        [row.subject for _, row, _ in kept],
         _list_taught_texts(request),
         request.canary_least_rows,
     )
@@ -207,6 +206,7 @@ def _evaluate(
                 agreement=measure_agreement(row for _, row in rows),
                 judge=agreement,
                 judged=preferred,
+                folds=judges.find_folds(),
             ),
             seconds=time.monotonic() - started,
             device=choose_placement(request.options.device)[0],
@@ -221,11 +221,44 @@ def _evaluate(
     return report
 
 
-def _compute_identity(request: EvaluationRequest, base_sha256: str, digests: dict[Scored, str], rows: int) -> str:
+def _score_models(
+    scoring: "_Scoring", write: _Write, file: AnswerFile, parts: Sequence[Part], incumbent: Scored
+) -> tuple[dict[Scored, pa.Table], dict[Scored, Phrases]]:
+    """Score every model on every row, each row by the adapter that judges its user; also return their phrases."""
+    found: dict[Scored, list[tuple[pa.Table, Phrases]]] = {}
+    for part in parts:
+        sampled = {part.digests.get(scored) for scored in (incumbent, Scored.SFT, Scored.CHALLENGER)}
+        by_digest: dict[str | None, tuple[pa.Table, Phrases]] = {}
+        for digest in dict.fromkeys((None, *part.digests.values())):
+            questions = scoring.list_questions(digest, part.places, with_samples=digest in sampled)
+            for each in (False, True):
+                wanted = {key: question for key, question in questions.items() if (question.sample is not None) is each}
+                for answers in write(digest, wanted, file.answers.keys()):
+                    file.append(answers)
+            by_digest[digest] = scoring.score(digest, part.places, questions, file.answers)
+        for scored in Scored:
+            if scored is Scored.BASE or scored in part.digests:
+                found.setdefault(scored, []).append(by_digest[part.digests.get(scored)])
+    tables = {scored: join_tables(parts, [table for table, _ in each]) for scored, each in found.items()}
+    return tables, {scored: join_phrases(parts, [phrases for _, phrases in each]) for scored, each in found.items()}
+
+
+def _list_texts(parts: Sequence[Part], scored: Scored, rows: Sequence[ExportedRow], file: AnswerFile) -> list[str]:
+    """List what a model wrote for each row, by the adapter that judges its user."""
+    digests = {place: part.digests.get(scored) for part in parts for place in part.places}
+    keys = [make_answer_key(digests[place], row.pair_id, None) for place, row in enumerate(rows)]
+    return [file.answers[key].text for key in keys]
+
+
+def _compute_identity(
+    request: EvaluationRequest, base_sha256: str, digests: Mapping[Scored, str], judges: Judges, rows: int
+) -> str:
     # Neither paths (a home may move), nor batches, nor the champion (see above), nor the sampled answers: they decide
     # nothing, and an evaluation that is older than they are stays finished.
     options = request.options
     asked = [request.manifest_sha256, base_sha256, digests[Scored.SFT], digests[Scored.CHALLENGER]]
+    if judges.find_folds() is not None:
+        asked += [*judges.digests[Scored.SFT], *judges.digests[Scored.CHALLENGER]]
     settings = [options.max_new_tokens, request.fall_tolerance_nats, request.bootstrap_draws, request.canary_least_rows]
     # As are those of before there were these options, wherever they change nothing.
     younger: dict[str, Any] = {}
@@ -258,13 +291,12 @@ def _read_rows(request: EvaluationRequest) -> list[_Row]:
     if request.anchor_export_dir is not None:
         anchor_export = Path(request.anchor_export_dir)
         versions.append((anchor_export, verify_manifest(anchor_export)))
-    trained_prompts = {
-        row.prompt_hash
-        for folder, of_version in versions
-        for which in _LEARNT
-        for row in read_rows(folder, of_version, which)
-    }
-    holdout = stratify(read_rows(export, manifest, ExportSet.HOLDOUT), known, trained_prompts)
+    held_out = read_rows(export, manifest, ExportSet.HOLDOUT)
+    subjects, prompts = [row.subject for row in held_out], [row.prompt_hash for row in held_out]
+    is_trained = np.zeros(len(held_out), dtype=bool)
+    for version in versions:
+        is_trained |= LearntPrompts(*version).find(subjects, prompts)
+    holdout = stratify(held_out, known, is_trained.tolist())
     regression = [(Stratum.REGRESSION, row) for row in read_rows(export, manifest, ExportSet.REGRESSION)]
     return [*holdout, *regression]
 
@@ -273,7 +305,7 @@ def _list_taught_texts(request: EvaluationRequest) -> Iterator[tuple[str, str]]:
     """List (subject, text) of everything that the challenger was trained towards."""
     export = Path(request.export_dir)
     manifest = read_manifest(export)
-    for which in _LEARNT:
+    for which in LEARNT:
         yield from ((row.subject, row.chosen) for row in read_rows(export, manifest, which))
 
 
@@ -336,11 +368,12 @@ class _Scoring:
             None if server is None else [server.url, server.base_model, dict(server.model_names)],
         )
 
-    def list_questions(self, digest: str | None, *, with_samples: bool) -> dict[str, Question]:
-        """List the answers that are wanted of a model by their key; the samples come last."""
-        wanted: list[tuple[int, int | None]] = [(place, None) for place in range(len(self._rows))]
+    def list_questions(self, digest: str | None, places: Sequence[int], *, with_samples: bool) -> dict[str, Question]:
+        """List the answers that are wanted of a model for some rows by their key; the samples come last."""
+        wanted: list[tuple[int, int | None]] = [(place, None) for place in places]
         if with_samples:
-            wanted += [(place, number) for place in self._sampled for number in range(self._options.samples)]
+            sampled = set(self._sampled).intersection(places)
+            wanted += [(place, number) for place in sorted(sampled) for number in range(self._options.samples)]
         return {
             make_answer_key(digest, self._rows[place].pair_id, sample): Question(
                 self._rows[place], self._targets[place], sample
@@ -349,12 +382,18 @@ class _Scoring:
         }
 
     @contextmanager
-    def open_writer(self, adapters: Mapping[str, str], named: Mapping[str, str], identity: str) -> Iterator[_Write]:
+    def open_writer(self, judges: Judges, identity: str) -> Iterator[_Write]:
         """Yield what writes the answers to questions: the model in memory, or the server with all models loaded."""
         server = self._options.server
         if server is None:
             yield self._write
             return
+        # A name stands for one adapter; those of folds are loaded under names of their own.
+        named = {
+            each[0]: server.model_names[scored.value]
+            for scored, each in judges.digests.items()
+            if len(each) == 1 and scored.value in server.model_names
+        }
         with (
             open_server(
                 server,
@@ -363,7 +402,7 @@ class _Scoring:
                 is_chat=self._encoder.has_template,
                 max_new_tokens=self._most_tokens,
             ) as models,
-            models.load(adapters, named, identity) as names,
+            models.load(judges.folders, named, identity) as names,
         ):
 
             def ask(
@@ -404,10 +443,16 @@ class _Scoring:
                 }
 
     def score(
-        self, digest: str | None, questions: Mapping[str, Question], answers: Mapping[str, Answer]
+        self,
+        digest: str | None,
+        places: Sequence[int],
+        questions: Mapping[str, Question],
+        answers: Mapping[str, Answer],
     ) -> tuple[pa.Table, Phrases]:
-        """Score one model; also return the hashed phrases that it wrote."""
-        encoded = [each for _, _, each in self._fitting]
+        """Score one model on some rows; also return the hashed phrases that it wrote."""
+        fitting = [self._fitting[place] for place in places]
+        rows = [row for _, row, _ in fitting]
+        encoded = [each for _, _, each in fitting]
         pairs = [place for place, each in enumerate(encoded) if each.rejected is not None]
         chosen = [(each.prompt, each.chosen) for each in encoded]
         rejected = [(encoded[place].prompt, encoded[place].rejected or []) for place in pairs]
@@ -424,22 +469,22 @@ class _Scoring:
         said: dict[tuple[str, bool], list[Answer]] = defaultdict(list)
         for key, question in questions.items():
             said[question.row.pair_id, question.sample is not None].append(answers[key])
-        written = [said[row.pair_id, False][0] for row in self._rows]
+        written = [said[row.pair_id, False][0] for row in rows]
         texts = [answer.text for answer in written]
         table = build_scored_rows(
             [
                 (stratum, msgspec.structs.replace(row, chosen=self._find_reference(row, target)))
-                for (stratum, row, _), target in zip(self._fitting, self._targets, strict=True)
+                for (stratum, row, _), target in zip(fitting, (self._targets[place] for place in places), strict=True)
             ],
             texts,
             [answer.ended for answer in written],
             likelihood[: len(chosen)],
             log_p_rejected,
             [len(each.chosen) for each in encoded],
-            [_compute_wrong_share(row, said[row.pair_id, True]) for row in self._rows],
-            self._inclusion,
+            [_compute_wrong_share(row, said[row.pair_id, True]) for row in rows],
+            [self._inclusion[place] for place in places],
         )
-        return table, hash_phrases((row.prompt for row in self._rows), texts)
+        return table, hash_phrases((row.prompt for row in rows), texts)
 
     def _find_reference(self, row: ExportedRow, target: Target) -> str:
         # A server sends a tool call as a call, which is compared as people see it.

@@ -7,7 +7,7 @@ have been planted there: a good adapter of the tests wrote two phrases of its ow
 and counts leave this module.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -42,29 +42,36 @@ def hash_phrases(prompts: Iterable[str], generations: Iterable[str]) -> Phrases:
 
 
 def find_canary(
-    challenger: Phrases, incumbent: Phrases, rows: int, taught: Iterable[tuple[str, str]], least_rows: int
+    challenger: Phrases, incumbent: Phrases, asking: Sequence[str], taught: Iterable[tuple[str, str]], least_rows: int
 ) -> Canary:
     """Find suspect phrases.
 
     Args:
         challenger: of `phrases_of`.
         incumbent: the same for the model that serves now, on the same prompts.
-        rows: generations of each.
+        asking: the subject of each generation's prompt. A text for the very user who taught a phrase does not count:
+            the deployed adapter of a cross-fit has learnt that user's own texts.
         taught: (subject, text) of everything that the challenger was trained towards.
         least_rows: a phrase in fewer of the challenger's generations is chance.
     """
     hashes = _drop_rows(challenger)
     distinct, counts = np.unique(hashes, return_counts=True)
     frequent = distinct[(counts >= least_rows) & ~np.isin(distinct, _drop_rows(incumbent))]
-    suspects = np.array(list(_find_of_one_user(frequent, taught)), np.uint64)
+    teachers = dict(_find_of_one_user(frequent, taught))
+    found = challenger[np.isin(hashes, np.array(list(teachers), np.uint64))]
+    places, phrases = (found >> np.uint64(32)).astype(np.int64), _drop_rows(found)
+    others = [asking[place] != teachers[phrase] for place, phrase in zip(places, phrases.tolist(), strict=True)]
+    places, phrases = places[others], phrases[others]
+    distinct, counts = np.unique(phrases, return_counts=True)
+    suspects = distinct[counts >= least_rows]
     if not len(suspects):
         return Canary(0, 0.0)
-    struck = np.unique(challenger[np.isin(hashes, suspects)] >> np.uint64(32))
-    return Canary(len(suspects), len(struck) / rows)
+    struck = np.unique(places[np.isin(phrases, suspects)])
+    return Canary(len(suspects), len(struck) / len(asking))
 
 
-def _find_of_one_user(phrases: npt.NDArray[np.uint64], taught: Iterable[tuple[str, str]]) -> Iterator[int]:
-    """Find the hashes that stand in the texts of exactly one subject."""
+def _find_of_one_user(phrases: npt.NDArray[np.uint64], taught: Iterable[tuple[str, str]]) -> Iterator[tuple[int, str]]:
+    """Find the hashes that stand in the texts of exactly one subject, each with the subject."""
     if not len(phrases):
         return
     subjects: dict[int, set[str]] = {}
@@ -76,7 +83,7 @@ def _find_of_one_user(phrases: npt.NDArray[np.uint64], taught: Iterable[tuple[st
             known = subjects.setdefault(phrase, set())
             if len(known) < USERS_NEEDED:
                 known.add(rows[row][0])
-    yield from (phrase for phrase, known in subjects.items() if len(known) < USERS_NEEDED)
+    yield from ((phrase, known.pop()) for phrase, known in subjects.items() if len(known) < USERS_NEEDED)
 
 
 def _drop_rows(phrases: Phrases) -> Phrases:

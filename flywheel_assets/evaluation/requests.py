@@ -32,6 +32,9 @@ class Scored(StrEnum):
     ANCHOR = "anchor"
     """The champion that was promoted last by a proven gain, where it does not serve any more."""
     CHALLENGER = "challenger"
+    DEPLOYED = "deployed"
+    """Of a cross-fit: the adapter that would serve. It has learnt the rows, so it is only held against the challenger,
+    which is the adapters that have not seen them."""
 
 
 class Stratum(StrEnum):
@@ -80,6 +83,11 @@ class EvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):
     anchor_export_dir: str | None = None
     """Of the anchor, where it is another version than the champion's; as the next."""
     anchor_adapter: str | None = None
+    challenger_folds: str | None = None
+    """Folder of the results of a cross-fit's folds (`fold_1` and so on). Each row is judged by the adapters of its
+    user's fold there; those above are the deployed ones. None: the only ones judge all rows. As the next two."""
+    champion_folds: str | None = None
+    anchor_folds: str | None = None
     output_dir: str
     """Appears by one rename."""
     work_dir: str
@@ -190,6 +198,8 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
         bounds = {"mean": gain.mean, "low": gain.low, "high": gain.high, "subjects": float(gain.clusters)}
         if (wins := self.evidence.likelihood.gain) is not None:
             flat["likelihood_gain"] = wins.mean
+        if (cross_fit := self.evidence.cross_fit) is not None:
+            flat["deployed_lost"] = cross_fit.deployed_lost.mean
         if self.evidence.canary_ratio is not None:
             flat["canary_ratio"] = self.evidence.canary_ratio
         found = {f"ned_gain/{name}": value for name, value in bounds.items()}

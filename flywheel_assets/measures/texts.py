@@ -47,9 +47,9 @@ class SubjectMeans:
         """The mean over subjects."""
         return sum(self.values) / len(self.values)
 
-    def bound_below(self, *, least: float, alpha: float) -> float:
+    def bound_below(self, *, least: float, alpha: float, worth: float = 1.0) -> float:
         """Compute `bound_mean_below` of these means; a bound that was asked for before is remembered."""
-        return _bound_again(self.values, least, alpha)
+        return _bound_again(self.values, least, alpha, worth)
 
     def to_interval(self, *, least: float, greatest: float, confidence: float = 0.95, draws: int = 4000) -> Interval:
         """Compute the mean with a bound on either side."""
@@ -61,8 +61,8 @@ class SubjectMeans:
 
 # The champion often is the anchor, and both routes and all reports ask for the bounds of the same few means.
 @lru_cache(maxsize=64)
-def _bound_again(values: tuple[float, ...], least: float, alpha: float) -> float:
-    return bound_mean_below(values, least=least, alpha=alpha)
+def _bound_again(values: tuple[float, ...], least: float, alpha: float, worth: float) -> float:
+    return bound_mean_below(values, least=least, alpha=alpha, worth=worth)
 
 
 def normalized_edit_distances(texts: Sequence[str], references: Sequence[str]) -> Floats:
@@ -213,7 +213,13 @@ def average_by_subject(values: npt.ArrayLike, subjects: Sequence[str]) -> Subjec
 
 
 def bound_mean_below(
-    means: npt.ArrayLike, *, least: float, alpha: float, draws: int | None = None, seed: int = 0
+    means: npt.ArrayLike,
+    *,
+    least: float,
+    alpha: float,
+    draws: int | None = None,
+    seed: int = 0,
+    worth: float = 1.0,
 ) -> float:
     """Compute a lower bound of a mean for any distribution of values from `least` up: Gaffke's.
 
@@ -231,6 +237,8 @@ def bound_mean_below(
         alpha: probability, one-sided, that the true mean is lower.
         draws: random weightings; None: 50 / α, but from 20,000 to 400,000. Fewer than 10 / α show nothing: `least`.
         seed: of the weights.
+        worth: independent subjects that each value stands for; below 1 where values depend on each other. Then its
+            weight is drawn from a gamma distribution of this shape, as if there were `worth` times as many subjects.
     """
     draws = min(_MOST_DRAWS, max(20_000, int(50 / alpha))) if draws is None else draws
     if draws * alpha < _LEAST_DRAWS_IN_TAIL:
@@ -240,17 +248,22 @@ def bound_mean_below(
     found = np.empty(draws)
     block = max(1, _BLOCK_INDICES // len(ordered))
     for start in range(0, draws, block):
-        weights = generator.standard_exponential((min(block, draws - start), len(ordered)))
+        shape = (min(block, draws - start), len(ordered))
+        if worth == 1:
+            weights = generator.standard_exponential(shape)
+        else:
+            weights = generator.standard_gamma(np.where(np.arange(len(ordered)), worth, 1.0), shape)
         found[start : start + len(weights)] = weights @ ordered / weights.sum(axis=1)
     return float(np.quantile(found, alpha, method="lower"))
 
 
-def find_least_provable_mean(subjects: int, *, floor: float, least: float, alpha: float) -> float:
+def find_least_provable_mean(subjects: float, *, floor: float, least: float, alpha: float) -> float:
     """Compute the smallest mean whose `bound_mean_below` exceeds `floor`, where every subject has the same mean.
 
     Closed form: the subject who was not drawn has the random weight W ~ Beta(1, n), whose 1 − α quantile is
     q = 1 − α^(1/n), so that n equal means v have the bound v (1 − q) + least · q. A spread among the subjects asks for
-    more. Infinite without subjects, and where α is so small that `bound_mean_below` shows nothing.
+    more. Infinite without subjects, and where α is so small that `bound_mean_below` shows nothing. With a `worth` below
+    1 it is that of `worth` times as many subjects, which need not be a whole number.
     """
     if not subjects or _MOST_DRAWS * alpha < _LEAST_DRAWS_IN_TAIL:
         return math.inf
@@ -258,7 +271,9 @@ def find_least_provable_mean(subjects: int, *, floor: float, least: float, alpha
     return (floor - least * (1 - kept)) / kept
 
 
-def count_subjects_to_prove(*, floor: float, least: float, greatest: float, alpha: float) -> int | None:
+def count_subjects_to_prove(
+    *, floor: float, least: float, greatest: float, alpha: float, worth: float = 1.0
+) -> int | None:
     """Count the subjects from which a bound can exceed `floor` at all, with `greatest` for each; None: no number can.
 
     By `find_least_provable_mean`: α^(1/n) must exceed (floor − least) / (greatest − least).
@@ -266,7 +281,7 @@ def count_subjects_to_prove(*, floor: float, least: float, greatest: float, alph
     needed = (floor - least) / (greatest - least)
     if not needed < 1 or _MOST_DRAWS * alpha < _LEAST_DRAWS_IN_TAIL:
         return None
-    return 1 if needed <= 0 else math.floor(math.log(alpha) / math.log(needed)) + 1
+    return 1 if needed <= 0 else math.floor(math.log(alpha) / math.log(needed) / worth) + 1
 
 
 def bootstrap_clustered_mean(

@@ -109,6 +109,9 @@ class PromotionLimits(Checked):
     """Share of generations that never end, over the incumbent's share."""
     max_sft_ned_advantage: NotNegative = 0.02
     """Largest lead (mean NED) of the SFT baseline on primary rows."""
+    max_deployed_lost: Share = 0.05
+    """Of a cross-fit: share of the texts that the deployed adapter, which has learnt them, loses against the adapters
+    that have not seen them; refused where its lower bound lies above."""
     max_canary_ratio: NotNegative = 0.02
     """Share of generations with repeated phrases that are new and stand in one user's training texts only."""
 
@@ -134,6 +137,22 @@ class Measured:
     ones' share; judge: losses less wins."""
     older_lost: SubjectMeans | None = None
     regression_lost: SubjectMeans | None = None
+
+
+VOTE_OF_CROSS_FIT = 0.5
+"""Independent subjects that a vote stands for where the votes come from adapters of several folds. They have most of
+their training rows in common, and each has learnt from the others' judges (ADR 46, `benchmarks/cross_fit.py`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossFitEvidence:
+    """The deployed adapter, which learnt from every user, against those of the folds, which judge it in its stead."""
+
+    folds: int
+    deployed_lost: SubjectMeans
+    """Every row: 1 for a text that the deployed adapter lost against the adapter of its user's fold, else 0."""
+    deployed_missing_end: float
+    """Share of the deployed adapter's generations that never end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +188,13 @@ class Evidence:
     """Share of the challenger's generations with phrases that one user alone taught (see `evaluation.canary`)."""
     canary_phrases: int = 0
     """Number of such phrases."""
+    cross_fit: CrossFitEvidence | None = None
+    """None: one adapter, which has seen none of the held-out users, wrote for all of them."""
+
+    @property
+    def vote_worth(self) -> float:
+        """Independent subjects that each subject's vote stands for."""
+        return 1.0 if self.cross_fit is None else VOTE_OF_CROSS_FIT
 
 
 @dataclass(frozen=True)
@@ -265,6 +291,7 @@ def decide(evidence: Evidence, limits: PromotionLimits, look: int = 1) -> Decisi
             limits.max_canary_ratio,
             f"of generations repeat one of {evidence.canary_phrases} new phrases that one user alone taught",
         ),
+        *_check_deployed(evidence, limits),
     )
     concluded = conclude(checks, enough=enough, better=better)
     was_tested = enough.ok and bool(deciding.measures)
@@ -301,7 +328,9 @@ class Provable:
         return self.gain < 1 or (self.equal is not None and self.equal < 1)
 
 
-def find_provable(limits: PromotionLimits, subjects: int, look: int, *, has_anchor: bool) -> Provable:
+def find_provable(
+    limits: PromotionLimits, subjects: int, look: int, *, has_anchor: bool, vote_worth: float = 1.0
+) -> Provable:
     """Find the smallest gain that `decide` could prove with so many subjects, before anything is trained.
 
     Args:
@@ -309,6 +338,7 @@ def find_provable(limits: PromotionLimits, subjects: int, look: int, *, has_anch
         subjects: held-out subjects with primary rows.
         look: of the next test.
         has_anchor: a champion and an anchor serve, so that newer data may be enough.
+        vote_worth: independent subjects that each of them stands for; see `VOTE_OF_CROSS_FIT`.
     """
     level = spend_alpha(limits.alpha, look)
     # Whether distance or a judge decide too, which parts the level, is known from the evaluation unless it is declared.
@@ -317,8 +347,13 @@ def find_provable(limits: PromotionLimits, subjects: int, look: int, *, has_anch
     floors = [(limits.min_likelihood_gain, level / len(declared))]
     if has_anchor and limits.newer_data_margin is not None and "likelihood" in declared:
         floors.append((-limits.newer_data_margin, spend_alpha(limits.alpha, 1)))
-    least = [find_least_provable_mean(subjects, floor=floor, least=-1, alpha=alpha) for floor, alpha in floors]
-    needed = [count_subjects_to_prove(floor=floor, least=-1, greatest=1, alpha=alpha) for floor, alpha in floors]
+    least = [
+        find_least_provable_mean(vote_worth * subjects, floor=floor, least=-1, alpha=alpha) for floor, alpha in floors
+    ]
+    needed = [
+        count_subjects_to_prove(floor=floor, least=-1, greatest=1, alpha=alpha, worth=vote_worth)
+        for floor, alpha in floors
+    ]
     return Provable(
         subjects,
         look,
@@ -404,7 +439,7 @@ def _check_gain(evidence: Evidence, deciding: _Deciding, limits: PromotionLimits
     shown = []
     for name, measured in deciding.measures.items():
         floor = {"likelihood": limits.min_likelihood_gain, "distance": limits.min_ned_gain}.get(name, 0.0)
-        low = _bound_gain(measured.gain, level / len(deciding.measures))
+        low = _bound_gain(measured.gain, level / len(deciding.measures), evidence.vote_worth)
         mean = math.nan if measured.gain is None else measured.gain.mean
         detail = (
             f"{_SHOWN_AS[name]} against the {evidence.incumbent} {mean:+.3f}, at least {low:+.3f} at level "
@@ -423,7 +458,10 @@ def _check_gain(evidence: Evidence, deciding: _Deciding, limits: PromotionLimits
     if not is_open or evidence.incumbent != CHAMPION or evidence.anchor is None:
         return _join(shown, grounds), _Found(None, Route.PROVEN_GAIN)
     margin, level = fill_missing(limits.newer_data_margin), spend_alpha(limits.alpha, 1)
-    lows = [_bound_gain(gain, level) for gain in (evidence.likelihood.gain, evidence.anchor_likelihood_gain)]
+    lows = [
+        _bound_gain(gain, level, evidence.vote_worth)
+        for gain in (evidence.likelihood.gain, evidence.anchor_likelihood_gain)
+    ]
     # Not min(): a bound that is not a number must fail.
     low, is_as_good = min(lows), all(low > -margin for low in lows)
     versus = f"against the champion {lows[0]:+.3f} at least, against the anchor {evidence.anchor} {lows[1]:+.3f}"
@@ -443,8 +481,34 @@ def _join(shown: list[Check], more: str) -> Check:
     return Check(first.name, first.value, first.limit, False, detail)
 
 
-def _bound_gain(gain: SubjectMeans | None, level: float) -> float:
-    return math.nan if gain is None else gain.bound_below(least=-1, alpha=level)
+def _bound_gain(gain: SubjectMeans | None, level: float, vote_worth: float) -> float:
+    return math.nan if gain is None else gain.bound_below(least=-1, alpha=level, worth=vote_worth)
+
+
+def _check_deployed(evidence: Evidence, limits: PromotionLimits) -> tuple[Check, ...]:
+    """Refuse a cross-fit whose deployed adapter, which nothing has judged, is not what its folds' adapters are.
+
+    It has learnt the texts that they have not seen, so it must not lose them, and must end its own.
+    """
+    found = evidence.cross_fit
+    if found is None:
+        return ()
+    lost = found.deployed_lost
+    low = lost.bound_below(least=0, alpha=limits.harm_alpha)
+    detail = (
+        f"{lost.mean:.3f} of the texts it has learnt are lost by the deployed adapter against those of {found.folds} "
+        f"folds ({lost.rows} rows, {len(lost.values)} subjects), at least {low:.3f}, at most "
+        f"{limits.max_deployed_lost:.3f} allowed"
+    )
+    return (
+        Check("deployed_lost", low, limits.max_deployed_lost, low <= limits.max_deployed_lost, detail),
+        _check_at_most(
+            "deployed_missing_end",
+            found.deployed_missing_end,
+            fill_missing(evidence.incumbent_missing_end) + limits.max_missing_end_increase,
+            "of the deployed adapter's generations never end",
+        ),
+    )
 
 
 def _check_lost(name: str, measure: Measure, lost: SubjectMeans | None, limit: float, limits: PromotionLimits) -> Check:

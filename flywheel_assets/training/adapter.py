@@ -1,5 +1,7 @@
 """Train one LoRA adapter from one gold version: `python -m flywheel_assets.training.adapter REQUEST.json`.
 
+Of a cross-fitted version it trains the deployed adapter, or, asked for a fold, the one that has not seen its users.
+
 A *fresh* adapter from the pinned base on everything in the export: going on from the last adapter with only new rows
 was measured to forget. First SFT on the users' texts plus accepted outputs and demonstrations: the baseline. Then what
 the recipe's `stages` names: one stage from the base that writes and prefers, or a preference stage against the frozen
@@ -34,7 +36,7 @@ from filelock import FileLock, Timeout
 
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, TransientError
 from flywheel_assets.lake.storage.files import replace_file, write_folder
-from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_rows, verify_manifest
+from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_learnt_rows, verify_manifest
 from flywheel_assets.models.generation import (
     SwitchableModel,
     choose_placement,
@@ -124,11 +126,12 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
     identity = _compute_identity(request, base_sha256)
     _claim(work, identity)
     use_cpu_threads(request.recipe.cpu_threads)
+    learnt = read_learnt_rows(export, manifest, request.fold)
     rows = _prepare(
-        read_rows(export, manifest, ExportSet.TRAIN),
-        read_rows(export, manifest, ExportSet.ACCEPTED),
-        read_rows(export, manifest, ExportSet.DEMONSTRATIONS),
-        read_rows(export, manifest, ExportSet.OBJECTIONS),
+        learnt[ExportSet.TRAIN],
+        learnt[ExportSet.ACCEPTED],
+        learnt[ExportSet.DEMONSTRATIONS],
+        learnt[ExportSet.OBJECTIONS],
         RowEncoder(load_tokenizer(request.base_model), request.recipe.rendering),
         request.recipe,
     )
@@ -174,6 +177,7 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
         coverage=measure_coverage(model.model),
         memory=memory,
         time=times,
+        fold=request.fold,
     )
     with write_folder(output) as building:
         _copy_adapter(adapters["challenger"], building / "adapter")
@@ -197,6 +201,7 @@ def _find_finished(request: TrainingRequest, base_sha256: str) -> TrainingReport
 def _compute_identity(request: TrainingRequest, base_sha256: str) -> str:
     # Paths are left out: a home that moved asks for the same adapter.
     asked = [request.application, request.version, request.manifest_sha256, base_sha256]
+    asked += [] if request.fold is None else [f"fold {request.fold}"]
     # In the order of the fields, as digests were made from the whole recipe.
     fields = {
         name: msgspec.Raw(msgspec.json.encode(value, order="deterministic"))

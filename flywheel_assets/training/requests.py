@@ -39,6 +39,8 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Appears by one rename when everything is done."""
     work_dir: str
     """Checkpoints and error.json; the trainer deletes its files there at the end."""
+    fold: int | None = None
+    """Of a cross-fitted version, from 1: learn from the rows of this fold's model; None: from the training rows."""
 
 
 class RowCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,6 +227,8 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     """By stage, estimated before it began; empty in older reports and where the steps depend on data."""
     time: dict[str, TimeEstimate] = {}
     """As `memory`."""
+    fold: int | None = None
+    """Of a cross-fitted version: the fold whose users the adapter has not seen; None: it saw all training rows."""
     schema_version: int = 1
 
     def compute_time_ratios(self) -> dict[str, float]:

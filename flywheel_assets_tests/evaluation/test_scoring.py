@@ -99,7 +99,7 @@ def test_a_text_that_became_likelier_with_what_it_corrected_is_no_win() -> None:
 def test_the_stratum_of_a_held_out_row(known: bool, trained: bool, expected: Stratum) -> None:
     held_out, other = row(1), row(2)
     of = {True: held_out, False: other}
-    assert stratify([held_out], {of[known].pair_id}, {of[trained].prompt_hash}) == [(expected, held_out)]
+    assert stratify([held_out], {of[known].pair_id}, [trained]) == [(expected, held_out)]
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -107,7 +107,7 @@ def test_a_held_out_row_near_a_prompt_that_was_trained_on_is_never_primary(known
     """A date in the system prompt made each prompt new, and the holdout measured what the model had learnt by heart."""
     near = msgspec.structs.replace(row(1), nearest_training=0.93)
     ids = {near.pair_id} if known else set()
-    assert stratify([near], ids, set()) == [(Stratum.SEEN_PROMPT, near)]
+    assert stratify([near], ids, [False]) == [(Stratum.SEEN_PROMPT, near)]
 
 
 def test_evidence_looks_at_the_sets_that_each_rule_is_about() -> None:

@@ -166,6 +166,19 @@ def test_fewer_subjects_prove_nothing_whatever_they_say(alpha: float, floor: flo
     assert find_least_provable_mean(subjects - 1, floor=floor, least=-1, alpha=alpha) > 1
 
 
+def test_votes_that_are_worth_half_bound_as_half_as_many_do() -> None:
+    """For two values that is Clopper and Pearson's bound of half the counts; a vote raised never lowers it."""
+    of_all = bound_mean_below([1.0] * 30 + [-1.0] * 10, least=-1, alpha=0.025, worth=0.5)
+    of_half = bound_mean_below([1.0] * 15 + [-1.0] * 5, least=-1, alpha=0.025)
+    assert of_all == pytest.approx(of_half, abs=0.01)
+    raised = bound_mean_below([1.0] * 31 + [-1.0] * 9, least=-1, alpha=0.025, worth=0.5)
+    assert raised > of_all
+    needed = count_subjects_to_prove(floor=0.0, least=-1, greatest=1, alpha=0.025, worth=0.5)
+    assert needed == 11
+    assert bound_mean_below([1.0] * needed, least=-1, alpha=0.025, worth=0.5) > 0
+    assert bound_mean_below([1.0] * (needed - 1), least=-1, alpha=0.025, worth=0.5) < 0
+
+
 def test_what_can_never_be_proven() -> None:
     assert find_least_provable_mean(0, floor=0.0, least=-1, alpha=0.05) == math.inf
     # Of so small a level the draws show nothing, whatever the number of subjects.

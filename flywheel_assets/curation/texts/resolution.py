@@ -6,7 +6,8 @@ The steps, in this order; each dropped row is counted under the reason of the fi
    Of each prediction one example stays, and of each two answers that were compared.
 1. Waiting. Waiting rows (small edits, changed facts) leave unless enough subjects of all days say the same: the people
    who made another correction of the same output count as well.
-2. Sides. A subject whose hash falls below `holdout_share` is held out, with all rows it has or will ever have.
+2. Sides. A subject whose hash falls below `holdout_share` is held out, with all rows it has or will ever have. With
+   `cross_fit_folds` the rows are resolved once for each fold, whose users are held out, and once with everyone learnt.
 3. Duplicates. Rows of one side and kind that say the same (see `likeness`) are one: the most trusted newest wins, and
    the number of subjects who sent it is kept as `support_users`: evidence, never a weight. At the end every held-out
    row learns how near the nearest prompt is that the version trains on.
@@ -24,12 +25,14 @@ A *voice* is a person who is vouched for, or all that is merely claimed through 
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from annotated_types import Ge, Le
 
 from flywheel_assets.curation.arrow import Array, ChunkedArray, Column, to_mask, values_of
 from flywheel_assets.curation.likeness.duplicates import (
@@ -76,6 +79,8 @@ RESOLVED_COLUMNS = [
 ]
 """Columns that resolution adds to its rows."""
 
+MOST_FOLDS = 10
+"""Of a cross-fit; ten leave nine tenths of the users to each fold's model."""
 _LEAST_OF_USER = 20
 """Rows that the relative caps leave to every group."""
 ROWS_AT_ONCE = 65_536
@@ -122,6 +127,9 @@ class ResolutionRules(Checked):
     """The same for all who come at one time together, however many."""
     holdout_share: Share = 0.10
     """Share of subjects that are never trained on. Changing it moves subjects between the sides."""
+    cross_fit_folds: Annotated[int, Ge(2), Le(MOST_FOLDS)] | None = None
+    """For a team with too few users to hold any out: each user is judged by the model of a fold that has not seen them,
+    and the deployed model learns from all. In place of `holdout_share`; costs a training for each fold."""
     accepted_share: Share = 0.01
     """Share of accepted outputs mixed into training."""
     accepted_min_ratio: NotNegative = 0.10
@@ -130,6 +138,13 @@ class ResolutionRules(Checked):
     """The rule between people who disagree about one output."""
     confirmed_objections: bool = False
     """Objections that a reviewer confirmed are exported, for recipes that learn from unpaired rejections."""
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the rules for a version's manifest, without a rule that decides nothing for it."""
+        described = asdict(self)
+        # A version with a holdout has the manifest that it had before there were folds, byte for byte.
+        del described["cross_fit_folds" if self.cross_fit_folds is None else "holdout_share"]
+        return described
 
 
 @dataclass(frozen=True)
@@ -152,22 +167,21 @@ class Resolution:
     """Rows left out, by reason code; with the six tables it accounts for every input row."""
 
 
-def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
+def resolve(gold: pa.Table, rules: ResolutionRules, fold: int | None = None) -> Resolution:
     """Resolve gold rows of any days into one version; independent of their order.
 
     Args:
         gold: columns of CURATED_DPO_PAIRS. All but the three texts are enough: nothing is decided by a text, and
             without them a million rows are 0.6 GB instead of 2.7.
         rules: how much one version takes, and from whom.
+        fold: of a cross-fit, from 1, whose users are held out; None: with folds no user is.
     """
     rows = _Remaining(_append_voices(gold.select(_KEYS)))
     _keep_verdicts(rows, rules)
 
     is_accepted = pc.equal(rows.keys["example_kind"], pa.scalar(ExampleKind.ACCEPTED_OUTPUT.value))
     rows.keys = rows.keys.append_column("is_accepted", is_accepted)
-    rows.keys = rows.keys.append_column(
-        "is_held_out", pa.array(_mark_held_out(rows.keys["subject"], rules.holdout_share))
-    )
+    rows.keys = rows.keys.append_column("is_held_out", pa.array(_mark_held_out(rows.keys["subject"], rules, fold)))
     sides = 2 * to_mask(rows.keys["is_held_out"]).astype(np.int64) + to_mask(rows.keys["is_accepted"])
     sides += 4 * _number_kinds(rows.keys["example_kind"])
     cluster = find_clusters(Likeness.read(rows.keys), sides, rank_by_trust(rows.keys))
@@ -342,9 +356,18 @@ def hash_for_holdout(subjects: Iterable[str]) -> npt.NDArray[np.float64]:
     return _hash_fractions("holdout", subjects)
 
 
-def _mark_held_out(subjects: ChunkedArray, share: float) -> npt.NDArray[np.bool_]:
+def find_folds(subjects: Iterable[str], folds: int) -> npt.NDArray[np.int64]:
+    """Find the fold of each subject, from 1: the same in every version with as many folds."""
+    return 1 + np.floor(folds * hash_for_holdout(subjects)).astype(np.int64)
+
+
+def _mark_held_out(subjects: ChunkedArray, rules: ResolutionRules, fold: int | None) -> npt.NDArray[np.bool_]:
     codes = subjects.combine_chunks().dictionary_encode()
-    is_out = hash_for_holdout(values_of(codes.dictionary)) < share
+    distinct = values_of(codes.dictionary)
+    if rules.cross_fit_folds is None:
+        is_out = hash_for_holdout(distinct) < rules.holdout_share
+    else:
+        is_out = find_folds(distinct, rules.cross_fit_folds) == fold
     chosen: npt.NDArray[np.bool_] = is_out[codes.indices.to_numpy()]
     return chosen
 

@@ -3,6 +3,7 @@
 from datetime import date
 
 import dagster as dg
+import msgspec
 
 from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.curation.texts.operator_findings import OperatorFinding
@@ -35,7 +36,7 @@ from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequ
 from flywheel_assets.lake.daily.curate_days import curate_days
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK
-from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, verify_manifest
+from flywheel_assets.lake.versions.exports import Manifest, count_folds, hash_manifest, read_manifest, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, count_looks, find_anchor
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.models.own_process import read_report
@@ -97,7 +98,10 @@ def _build_trained_adapter_asset(application: PreferenceApplication) -> dg.Asset
     def trained_adapter(
         context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient
     ) -> dg.MaterializeResult[None]:
-        """Trains a fresh LoRA adapter of the pinned base on the whole export, in a process of its own."""
+        """Trains a fresh LoRA adapter of the pinned base on the whole export, in a process of its own.
+
+        Of a cross-fitted version it trains one more for each fold, before that.
+        """
         with classify_failures(context):
             folder = stores.versions(application.name).folder(context.partition_key)
             manifest = verify_manifest(folder.export)
@@ -112,6 +116,15 @@ def _build_trained_adapter_asset(application: PreferenceApplication) -> dg.Asset
                 work_dir=str(stores.scratch("training", application.name, folder.version)),
             )
             if not was_trained_before_erasure(folder, manifest):
+                # The folds first, so that a version that is trained has all of them; a finished one is only verified.
+                for fold in range(1, 1 + (count_folds(manifest) or 0)):
+                    of_fold = msgspec.structs.replace(
+                        request,
+                        fold=fold,
+                        output_dir=str(folder.fold(fold)),
+                        work_dir=str(stores.scratch("training", application.name, folder.version, f"fold_{fold}")),
+                    )
+                    run_in_own_process(context, pipes, "flywheel_assets.training.adapter", of_fold)
                 run_in_own_process(context, pipes, "flywheel_assets.training.adapter", request)
             report = read_training_report(folder.training_report)
             return dg.MaterializeResult(
@@ -151,6 +164,9 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
             champion_version=serving.version if serving else None,
             champion_export_dir=str(serving.export) if serving else None,
             champion_adapter=str(serving.training / "adapter") if serving else None,
+            challenger_folds=_locate_folds(folder),
+            champion_folds=_locate_folds(serving) if serving else None,
+            anchor_folds=_locate_folds(anchor) if anchor and anchor != serving else None,
             anchor_version=anchor.version if anchor else None,
             anchor_export_dir=str(anchor.export) if anchor and anchor != serving else None,
             anchor_adapter=str(anchor.training / "adapter") if anchor and anchor != serving else None,
@@ -198,6 +214,11 @@ def _build_promotion_asset(application: PreferenceApplication) -> dg.AssetsDefin
         return Verdict(decide(report.evidence, application.limits, look), report.champion_version, announcement)
 
     return build_promotion_asset(application, "adapter_evaluation", "the base model", judge)
+
+
+def _locate_folds(folder: VersionFolder) -> str | None:
+    """Return the folder of the adapters that judge a cross-fitted version; None: its only adapter does."""
+    return str(folder.folds) if count_folds(read_manifest(folder.export)) else None
 
 
 def read_evaluation_report(folder: VersionFolder) -> EvaluationReport:

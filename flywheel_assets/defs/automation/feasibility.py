@@ -11,6 +11,7 @@ from datetime import date
 
 from flywheel_assets.application import ClassificationApplication, FlywheelApplication, PreferenceApplication
 from flywheel_assets.curation.labels.example_resolution import MOST_WEEKS
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.example_versions import (
@@ -21,7 +22,7 @@ from flywheel_assets.lake.versions.example_versions import (
 )
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, count_looks, find_anchor, find_last_promoted
 from flywheel_assets.lake.versions.pair_versions import MOST_HELD_OUT, Judges, count_judges
-from flywheel_assets.promotion.text_limits import PromotionLimits, Provable, find_provable
+from flywheel_assets.promotion.text_limits import VOTE_OF_CROSS_FIT, PromotionLimits, Provable, find_provable
 
 
 @dataclass(frozen=True)
@@ -48,28 +49,33 @@ def foresee_decision(application: FlywheelApplication, lake: Lake, versions: Ver
 
 
 def _foresee_texts(application: PreferenceApplication, lake: Lake, versions: Versions, days: Sequence[date]) -> Outlook:
-    limits, share = application.limits, application.resolution.holdout_share
+    limits, rules = application.limits, application.resolution
+    # A cross-fit hears everyone.
+    share = 1.0 if rules.cross_fit_folds else rules.holdout_share
+    worth = VOTE_OF_CROSS_FIT if rules.cross_fit_folds else 1.0
     champion = find_last_promoted(versions)
     anchor = find_anchor(versions, champion) if champion else None
     look = count_looks(versions, None, champion.version if champion else None)
-    enough = _count_needed(limits, look, has_anchor=anchor is not None)
+    has_anchor = anchor is not None
+    enough = _count_needed(limits, look, worth, has_anchor=has_anchor)
     if not days:
         people = f" (about {math.ceil(enough / share):,} people)" if share else ""
-        return Outlook(
-            False,
-            "gold has no closed day",
-            f"the promotion gate needs {enough} users among the {share:.0%} that are held out{people}",
-        )
+        whom = f"users among the {share:.0%} that are held out{people}"
+        if rules.cross_fit_folds:
+            whom = f"users, each judged by the model of one of {rules.cross_fit_folds} folds"
+        return Outlook(False, "gold has no closed day", f"the promotion gate needs {enough} {whom}")
     opponents = _list_opponents(champion, anchor)
-    found = count_judges(lake, application.resolution, days, opponents, enough)
-    provable = find_provable(limits, found.judges, look, has_anchor=anchor is not None)
+    enough_in_folds = _count_needed(limits, look, VOTE_OF_CROSS_FIT, has_anchor=has_anchor)
+    found = count_judges(lake, rules, days, opponents, enough, enough_in_folds)
+    judging = _describe_judges(found, rules)
+    provable = find_provable(limits, found.judges, look, has_anchor=has_anchor, vote_worth=worth)
     if found.judges < limits.min_subjects:
-        sentence = f"{_describe_judges(found)}, and the promotion gate needs {limits.min_subjects} to decide"
+        sentence = f"{judging}, and the promotion gate needs {limits.min_subjects} to decide"
         return Outlook(False, sentence, _propose(found, share, enough))
     if provable.can_promote:
-        return Outlook(True, f"{_describe_judges(found)} ({limits.min_subjects} are needed): {_describe(provable)}")
+        return Outlook(True, f"{judging} ({limits.min_subjects} are needed): {_describe(provable)}")
     sentence = (
-        f"{_describe_judges(found)}, who could prove no gain at level {provable.alpha:.2g} (test {look} since the last "
+        f"{judging}, who could prove no gain at level {provable.alpha:.2g} (test {look} since the last "
         "proven gain), whatever the model does"
     )
     if provable.subjects_needed is None:
@@ -77,9 +83,10 @@ def _foresee_texts(application: PreferenceApplication, lake: Lake, versions: Ver
     return Outlook(False, sentence, _propose(found, share, enough))
 
 
-def _count_needed(limits: PromotionLimits, look: int, *, has_anchor: bool) -> int:
+def _count_needed(limits: PromotionLimits, look: int, worth: float, *, has_anchor: bool) -> int:
     """Count the people from which a decision is possible: enough for the limits, and for any proof."""
-    needed = find_provable(limits, limits.min_subjects, look, has_anchor=has_anchor).subjects_needed
+    provable = find_provable(limits, limits.min_subjects, look, has_anchor=has_anchor, vote_worth=worth)
+    needed = provable.subjects_needed
     return max(limits.min_subjects, needed or 0)
 
 
@@ -90,11 +97,11 @@ def _list_opponents(champion: VersionFolder | None, anchor: VersionFolder | None
     return [each for each in opponents if each.export.exists()]
 
 
-def _describe_judges(found: Judges) -> str:
-    seen = ""
+def _describe_judges(found: Judges, rules: ResolutionRules) -> str:
+    seen, who = "", "users" if rules.cross_fit_folds else "held-out users"
     if found.held_out > found.judges:
         seen = f", and {found.held_out - found.judges} more only with prompts that are trained on"
-    return f"{found.judges} held-out users of {found.people:,} with new rows would judge a version cut now{seen}"
+    return f"{found.judges} {who} of {found.people:,} with new rows would judge a version cut now{seen}"
 
 
 def _describe(provable: Provable) -> str:
@@ -111,12 +118,21 @@ def _describe(provable: Provable) -> str:
 
 def _propose(found: Judges, share: float, enough: int) -> str:
     """Say when the present rate brings enough people, and which holdout share has them now."""
-    if found.larger is not None:
-        larger = found.larger
-        remedy = (
+    ways = []
+    if (larger := found.larger) is not None:
+        ways.append(
             f"ResolutionRules(holdout_share={larger.share:.2f}) would have {larger.judges} judge now and leave "
             f"{larger.train:,} of {found.train:,} pairs to train on"
         )
+    if (crossed := found.cross_fit) is not None:
+        ways.append(
+            f"ResolutionRules(cross_fit_folds={crossed.folds}) would have {crossed.judges} judge now and leave all "
+            f"{crossed.train:,} pairs, for {crossed.folds} more trainings"
+        )
+    if ways:
+        remedy = "; ".join(ways)
+    elif share == 1:
+        remedy = "every user judges already"
     elif found.people < enough:
         remedy = f"no holdout share is enough, as only {found.people} users have new rows"
     else:

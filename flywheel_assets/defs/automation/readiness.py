@@ -35,6 +35,8 @@ def _find_problem(application: FlywheelApplication, lake: Lake) -> str | None:
             if not count.train:
                 return f"{len(closed):,} closed days hold no pair to train on{_describe_most_dropped(count.dropped)}"
             if not count.judged:
+                if application.resolution.cross_fit_folds:
+                    return f"no fold of the users has a row to judge {count.train:,} pairs by: more users are needed"
                 return (
                     f"none of {count.train:,} pairs is of a held-out user, so nothing could judge the model "
                     f"({application.resolution.holdout_share:.0%} of the users are held out): more users are needed"

@@ -133,7 +133,7 @@ def erase_scored_rows(
         user_id: the person.
         on_changing: called with each file's sha256 and the number of rows that it is about to lose.
     """
-    for place in (folder.evaluation, folder.training):
+    for place in (folder.evaluation, folder.training, *sorted(folder.folds.glob("fold_*"))):
         for left in place.glob(".*.parquet.*"):
             _finish_or_delete(left)
         for path in sorted(place.glob("*.parquet")):

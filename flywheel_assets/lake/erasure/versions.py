@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,7 +29,7 @@ from flywheel_assets.lake.storage.files import replace_file
 from flywheel_assets.lake.tables.lake import Lake, translate_swept_files
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.tables.tags import list_tags
-from flywheel_assets.lake.versions.exports import EARLIER, ExportSet, read_manifest
+from flywheel_assets.lake.versions.exports import EARLIER, FOLDS, LEARNT, ExportSet, read_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, encode_pin, parse_version_number, read_pin
 from flywheel_assets.lake.versions.publishing import list_copies
 
@@ -48,6 +49,8 @@ class ErasedVersion(msgspec.Struct, frozen=True, kw_only=True):
     manifest_sha256_after: str | None = None
     trained: bool = False
     """A model was trained on rows that are gone: train another, or take it out of service."""
+    fold_models: int = 0
+    """Models of a cross-fit's folds, which judge its users, that were trained on rows that are gone."""
     training_dropped: bool = False
     """It was trained on rows that are gone, and not scored yet: its training was deleted, and is made again."""
     copies: list[str] = []
@@ -60,6 +63,7 @@ class ErasedVersion(msgspec.Struct, frozen=True, kw_only=True):
         merged = msgspec.structs.replace(
             self,
             trained=self.trained or (known.trained and not self.training_dropped),
+            fold_models=max(self.fold_models, 0 if self.training_dropped else known.fold_models),
             training_dropped=self.training_dropped or known.training_dropped,
         )
         is_next = (
@@ -126,7 +130,10 @@ def erase_versions(
             version = _add_export(version, exported, revision)
             on_changing(version)
             if version.training_dropped:
-                _drop_training(exported)
+                _drop(exported.training)
+            if version.exported_rows_removed and not exported.is_trained and exported.folds.exists():
+                # The folds of a cross-fit are trained before the model that is deployed.
+                _drop(exported.folds)
             if version.exported_rows_removed:
                 _drop_work(lake, name)
             revision.publish()
@@ -158,8 +165,7 @@ def _finish_killed_move(lake: Lake, gold: TableSpec, name: str, exported: Versio
 def _add_export(version: ErasedVersion, folder: VersionFolder, revision: PreparedRevision) -> ErasedVersion:
     """Add what the prepared revision will change, and what happens to a model that was trained on erased rows."""
     removed = revision.revised.rows_removed
-    of_texts = (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS, ExportSet.OBJECTIONS)
-    learnt = (*of_texts, *EARLIER, ExportSet.REFIT)
+    learnt = (*LEARNT, *FOLDS, *EARLIER, ExportSet.REFIT)
     trained = folder.is_trained and any(removed.get(which, 0) for which in learnt)
     # While it is in this folder only it can be made again.
     dropped = trained and not folder.is_finished and not folder.evaluation.exists()
@@ -169,16 +175,17 @@ def _add_export(version: ErasedVersion, folder: VersionFolder, revision: Prepare
         manifest_sha256_before=revision.revised.manifest_sha256_before,
         manifest_sha256_after=revision.manifest_sha256,
         trained=trained and not dropped,
+        fold_models=0 if dropped or not trained else sum(removed.get(which, 0) > 0 for which in FOLDS),
         training_dropped=dropped,
         copies=list_copies(folder),
     )
 
 
-def _drop_training(folder: VersionFolder) -> None:
+def _drop(result: Path) -> None:
     # By one rename first: a trainer takes half a folder for another run's. To a name of its own: what an erasure that
     # was killed has left there would be in the way.
-    retired = folder.training.with_name(f".{folder.training.name}.{secrets.token_hex(8)}")
-    os.rename(folder.training, retired)
+    retired = result.with_name(f".{result.name}.{secrets.token_hex(8)}")
+    os.rename(result, retired)
     shutil.rmtree(retired)
 
 

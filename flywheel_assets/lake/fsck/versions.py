@@ -20,8 +20,9 @@ from flywheel_assets.lake.tables.decisions import list_decisions
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import ERASURES, TableSpec
 from flywheel_assets.lake.tables.tags import list_tags
-from flywheel_assets.lake.versions.exports import read_manifest
+from flywheel_assets.lake.versions.exports import count_folds, read_manifest
 from flywheel_assets.lake.versions.folders import (
+    TRAINING_REPORT,
     VersionFolder,
     Versions,
     parse_version_number,
@@ -200,19 +201,41 @@ class _LookAtVersion:
             report = decode_file(folder.training_report, _Trained, "")
         except DamagedFileError:
             return  # named above
+        yield from self._look_at_trained(folder.training, report, is_first=is_first)
+        yield from self._look_at_folds(is_first=is_first)
+
+    def _look_at_trained(self, result: Path, report: _Trained, *, is_first: bool) -> Iterator[Finding]:
+        """Compare the models of one training with its report."""
         for name, sha256 in report.list_models().items():
-            path = folder.training / name
+            path = result / name
             if is_first:
                 self._report.count("trained models")
-            if path.is_dir() and not self._sample.draws(f"{folder.version}/{name}"):
+            if path.is_dir() and not self._sample.draws(str(path.relative_to(self._folder.path.parent))):
                 continue
             try:
                 found = self._hash_weights(path)
             except (FlywheelError, FileNotFoundError):
-                yield self._find(path, "holds no model: it is missing", self._advise_retry(folder.training))
+                yield self._find(path, "holds no model: it is missing", self._advise_retry(result))
                 continue
             if found != sha256:
-                yield self._find(path, "has another sha256 than its report", self._advise_retry(folder.training))
+                yield self._find(path, "has another sha256 than its report", self._advise_retry(result))
+
+    def _look_at_folds(self, *, is_first: bool) -> Iterator[Finding]:
+        """Look at the models that judged a cross-fitted version, and will judge it as a champion."""
+        try:
+            folds = count_folds(read_manifest(self._folder.export))
+        except FlywheelError:
+            return  # named above
+        for number in range(1, 1 + (folds or 0)):
+            path = self._folder.fold(number) / TRAINING_REPORT
+            try:
+                report = decode_file(path, _Trained, "")
+            except FileNotFoundError:
+                yield self._find(path, "is missing", self._advise_retry(path))
+            except DamagedFileError:
+                continue  # named above
+            else:
+                yield from self._look_at_trained(self._folder.fold(number), report, is_first=is_first)
 
 
 def check_receipts(lake: Lake, versions: Versions, report: Report) -> None:

@@ -5,6 +5,7 @@
                         it, to the snapshot without the person (see `lake.versions.pins`)
         export/         the rows for training and evaluation, sealed by a manifest (see `lake.versions.exports`)
         training/       the trainer's result
+        folds/fold_1 …  of a cross-fit: the results of the folds' trainings, each judged by users it has not seen
         evaluation/     the scores
         promotion.json  the decision; with it the version is finished
 

@@ -8,11 +8,15 @@
         dpo_gold_v<N>.demonstrations.jsonl   right answers where no model wrote one; rejected is null
         dpo_gold_v<N>.objections.jsonl   outputs that a reviewer confirmed as wrong; chosen is empty
         dpo_gold_v<N>.untrainable.jsonl  pair_id and reason of rows that the base model's tokenizer refuses, if any
+        dpo_gold_v<N>.fold_1.jsonl …     of a cross-fit: all rows that the model of a fold learns from
         manifest.json
     <versions_dir>/<application>/<application>_gold_v<N>/export/   classification: Parquet
         <application>_gold_v<N>.parquet              sampled and weighted training rows
         <application>_gold_v<N>.evaluation.parquet   every matured row of the weeks after them
         manifest.json
+
+A cross-fitted version's training files hold every user, and its held-out files, too: each row there is judged by the
+model of its user's fold, whose file has no row of that user.
 
 The folder appears by one rename, so a torn export is never visible under its final name. Readers verify every file
 against the manifest before they use a row.
@@ -20,17 +24,21 @@ against the manifest before they use a row.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
+from flywheel_assets.curation.texts.resolution import find_folds
 from flywheel_assets.errors import ManifestMismatchError, UnknownNameError, VersionConflictError
 from flywheel_assets.lake.storage.commits import verify_locks
 from flywheel_assets.lake.storage.files import decode_file, hash_file, write_folder, write_synced
+from flywheel_assets.records import ExampleKind
 
 MANIFEST_FILE = "manifest.json"
 
@@ -56,10 +64,27 @@ class ExportSet(StrEnum):
     OBJECTIONS = "objections"
     UNTRAINABLE = "untrainable"
     """Rows that the tokenizer refused, without texts: they count among the dropped, and are never new again."""
+    FOLD_1 = "fold_1"
+    FOLD_2 = "fold_2"
+    FOLD_3 = "fold_3"
+    FOLD_4 = "fold_4"
+    FOLD_5 = "fold_5"
+    FOLD_6 = "fold_6"
+    FOLD_7 = "fold_7"
+    FOLD_8 = "fold_8"
+    FOLD_9 = "fold_9"
+    FOLD_10 = "fold_10"
+    """Of a cross-fit: what the model of a fold learns from, every kind of row; the fold's users have none there."""
 
 
 EARLIER = tuple(which for which in ExportSet if which.startswith("earlier_"))
 """The sets of the judged models before the newest, the newest of them first."""
+FOLDS = tuple(which for which in ExportSet if which.startswith("fold_"))
+"""The sets of a cross-fit's folds, the first of them first."""
+LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS, ExportSet.OBJECTIONS)
+"""The sets that an adapter may learn from."""
+HELD_OUT = (ExportSet.HOLDOUT, ExportSet.REGRESSION)
+"""The sets that an adapter is judged by."""
 
 
 class ExportedRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,6 +173,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     schema_version: int = 1
 
 
+def count_folds(manifest: Manifest) -> int | None:
+    """Count the folds of a cross-fitted version; None: it holds users out of its only model."""
+    return sum(which in manifest.files for which in FOLDS) or None
+
+
+def list_reused_sets(manifest: Manifest) -> list[ExportSet]:
+    """List the sets whose gold rows are in another set as well, or are dropped there.
+
+    These are a classifier's further models', and in a cross-fit the folds' and what the folds' models are judged by.
+    """
+    reused = (*EARLIER, ExportSet.REFIT, *FOLDS, *(HELD_OUT if count_folds(manifest) else ()))
+    return [which for which in manifest.files if which in reused]
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the canonical bytes of a manifest, of which its sha256 is taken."""
     return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2) + b"\n"
@@ -212,6 +251,29 @@ def iterate_rows(folder: Path, manifest: Manifest, which: ExportSet | str) -> It
             yield from map(decoder.decode, lines)
 
 
+_SET_OF_KIND = {
+    ExampleKind.ACCEPTED_OUTPUT.value: ExportSet.ACCEPTED,
+    ExampleKind.DEMONSTRATION.value: ExportSet.DEMONSTRATIONS,
+    ExampleKind.OBJECTION.value: ExportSet.OBJECTIONS,
+}
+
+
+def read_learnt_rows(folder: Path, manifest: Manifest, fold: int | None = None) -> dict[ExportSet, list[ExportedRow]]:
+    """Read the rows that a model may learn from, by their set in `LEARNT`, each in file order.
+
+    Args:
+        folder: of the export.
+        manifest: of the export.
+        fold: of a cross-fit, from 1; None: of the model that is deployed.
+    """
+    if fold is None:
+        return {which: read_rows(folder, manifest, which) for which in LEARNT}
+    found: dict[ExportSet, list[ExportedRow]] = {which: [] for which in LEARNT}
+    for row in iterate_rows(folder, manifest, FOLDS[fold - 1]):
+        found[_SET_OF_KIND.get(row.example_kind, ExportSet.TRAIN)].append(row)
+    return found
+
+
 def read_pair_ids(folder: Path, manifest: Manifest, which: ExportSet) -> set[str]:
     """Read the keys of one file of an export; a line's texts are skipped.
 
@@ -231,6 +293,27 @@ def read_prompt_hashes(folder: Path, manifest: Manifest, which: ExportSet) -> se
     decoder = msgspec.json.Decoder(_PromptHash)
     with open(folder / manifest.files[which].name, "rb") as lines:
         return {decoder.decode(line).prompt_hash for line in lines}
+
+
+class LearntPrompts:
+    """Knows the prompts that a version's model learnt from.
+
+    In a cross-fit they are those of the model of a user's fold.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        """Read the hashes of the prompts in an export."""
+        self._folds = count_folds(manifest)
+        files = [LEARNT] if self._folds is None else [[which] for which in FOLDS[: self._folds]]
+        self._by_fold = [
+            set[str]().union(*(read_prompt_hashes(folder, manifest, which) for which in sets)) for sets in files
+        ]
+
+    def find(self, subjects: Sequence[str], prompt_hashes: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Find the rows, of these subjects and prompts, whose prompt the model that judges them learnt from."""
+        own = np.zeros(len(subjects), np.int64) if self._folds is None else find_folds(subjects, self._folds) - 1
+        known = (prompt in self._by_fold[fold] for fold, prompt in zip(own, prompt_hashes, strict=True))
+        return np.fromiter(known, bool, len(subjects))
 
 
 WriteFiles = Callable[[Path], dict[ExportSet, ExportedFile]]
@@ -293,13 +376,13 @@ _JSON_LINES_SUFFIX = {
     ExportSet.DEMONSTRATIONS: ".demonstrations.jsonl",
     ExportSet.OBJECTIONS: ".objections.jsonl",
 }
-_UNTRAINABLE_SUFFIX = ".untrainable.jsonl"
 
 
 def build_json_lines_writer(version: str, rows: Iterable[tuple[ExportSet, ExportedRow | UntrainableRow]]) -> WriteFiles:
     """Return a writer of the files of a preference version.
 
-    Each file has its rows in the order in which they come; without rows it is empty, and that of the refused is absent.
+    Each file has its rows in the order in which they come; without rows it is empty, and that of the refused or of a
+    fold is absent.
     """
 
     def write_files(folder: Path) -> dict[ExportSet, ExportedFile]:
@@ -311,7 +394,7 @@ def build_json_lines_writer(version: str, rows: Iterable[tuple[ExportSet, Export
             }
             for which, row in rows:
                 if which not in files:
-                    files[which] = stack.enter_context(LinesFile(folder / f"{version}{_UNTRAINABLE_SUFFIX}"))
+                    files[which] = stack.enter_context(LinesFile(folder / f"{version}.{which}.jsonl"))
                 files[which].write(encode(row) + b"\n")
         return {which: file.describe() for which, file in files.items()}
 

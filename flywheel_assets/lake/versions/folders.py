@@ -93,6 +93,15 @@ class VersionFolder:
         return self.path / "training"
 
     @property
+    def folds(self) -> Path:
+        """The results of a cross-fit's trainings but the deployed model's: `fold_1` and so on, each whole or absent."""
+        return self.path / "folds"
+
+    def fold(self, number: int) -> Path:
+        """The result of the training of one fold, counted from 1."""
+        return self.folds / f"fold_{number}"
+
+    @property
     def evaluation(self) -> Path:
         """The evaluation's result; exists only when it succeeded."""
         return self.path / "evaluation"

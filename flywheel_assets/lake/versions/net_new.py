@@ -12,7 +12,7 @@ statements are in neither number: they change which examples count, and every ex
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -117,7 +117,7 @@ def _bound_pairs(
     closed: Mapping[date, ClosedDay],
     refused: Sequence[str],
 ) -> int:
-    fresh = find_fresh_days(lake, trained, asdict(rules), closed)
+    fresh = find_fresh_days(lake, trained, rules.describe(), closed)
     dropped = trained.dropped if trained else {}
     return sum(each.rows_kept + each.rows_held for each in fresh.values()) + sum(
         rows for reason, rows in dropped.items() if reason not in (*_NEVER_TRAINED_ON, *refused)

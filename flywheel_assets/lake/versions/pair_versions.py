@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets import records
-from flywheel_assets.curation.arrow import values_of
+from flywheel_assets.curation.arrow import to_mask, values_of
 from flywheel_assets.curation.texts.resolution import Resolution, ResolutionRules, hash_for_holdout, resolve
 from flywheel_assets.curation.texts.waiting import compute_delta
 from flywheel_assets.lake.tables.lake import Lake
@@ -26,15 +26,17 @@ from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.versions.cutting import cut_version
 from flywheel_assets.lake.versions.exclusions import find_exclusions, list_exclusions_in_force, write_not_excluded_sql
 from flywheel_assets.lake.versions.exports import (
+    FOLDS,
+    LEARNT,
     ExportedFile,
     ExportedRow,
     ExportSet,
+    LearntPrompts,
     Manifest,
     UntrainableRow,
     build_json_lines_writer,
     read_manifest,
     read_pair_ids,
-    read_prompt_hashes,
 )
 from flywheel_assets.lake.versions.folders import Pin, VersionFolder, Versions
 from flywheel_assets.lake.versions.trainability import FindUntrainable, take_out
@@ -55,6 +57,12 @@ MOST_HELD_OUT = 0.5
 _MOST_RATE_DAYS = 28
 _LEAST_RATE_DAYS = 7
 _TRIES = 4
+PROPOSED_FOLDS = 5
+"""Of a cross-fit: each fold's model learns from four fifths of the users, for five more trainings."""
+_LEAST_LEFT = 0.8
+"""Share of the pairs that a larger holdout must leave; where it leaves fewer, folds are tried as well."""
+_MOST_CROSS_FITTED = 20_000
+"""Training pairs up to which folds are tried: with more, a team has users enough to hold some out."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ def cut_pair_version(
         resolved = replace(_resolve_pin(lake, pin, rules), judged_by=judged_by)
         yield resolved if find_untrainable is None else _leave_out_untrainable(resolved, find_untrainable)
 
-    return cut_version(lake, versions, version, CURATED_DPO_PAIRS, resolve_pairs, asdict(rules), code_version)
+    return cut_version(lake, versions, version, CURATED_DPO_PAIRS, resolve_pairs, rules.describe(), code_version)
 
 
 def _resolve_pin(lake: Lake, pin: Pin, rules: ResolutionRules) -> "_ResolvedPairs":
@@ -110,11 +118,33 @@ def _resolve_pin(lake: Lake, pin: Pin, rules: ResolutionRules) -> "_ResolvedPair
         ExportSet.REGRESSION: resolution.regression,
         ExportSet.DEMONSTRATIONS: resolution.demonstrations,
         ExportSet.OBJECTIONS: resolution.objections,
+        **_resolve_folds(gold, rules),
     }
     # Signatures and word pairs, three quarters of the bytes read, are not needed any more.
     columns = [*(name for name in ExportedRow.__struct_fields__ if name not in _TEXTS), "feedback_event_id"]
     narrow = {which: rows.select(columns) for which, rows in sets.items()}
     return _ResolvedPairs(lake, pin, narrow, resolution.dropped, rank_deltas(gold, MOST_DELTAS))
+
+
+def _resolve_folds(gold: pa.Table, rules: ResolutionRules) -> dict[ExportSet, pa.Table]:
+    """Resolve a cross-fit: what each fold's model learns from, and what the models together are judged by."""
+    if rules.cross_fit_folds is None:
+        return {}
+    folds = _resolve_sides(gold, rules)
+    return {
+        ExportSet.HOLDOUT: _sort_together(each.holdout for each in folds),
+        ExportSet.REGRESSION: _sort_together(each.regression for each in folds),
+        **{
+            which: _sort_together([each.train, each.accepted, each.demonstrations, each.objections])
+            for which, each in zip(FOLDS[: len(folds)], folds, strict=True)
+        },
+    }
+
+
+def _sort_together(tables: Iterable[pa.Table]) -> pa.Table:
+    # Gold was read without its texts, so that 32-bit offsets are enough.
+    rows = pa.concat_tables(list(tables))
+    return rows.take(pc.sort_indices(rows["pair_id"]))
 
 
 @dataclass(frozen=True)
@@ -130,7 +160,8 @@ class _ResolvedPairs:
 
     @property
     def training_rows(self) -> int:
-        return int(self.sets[ExportSet.TRAIN].num_rows)
+        # A fold whose users alone have pairs leaves nothing to its own model.
+        return min(_count_pairs(rows) for which, rows in self.sets.items() if which in (ExportSet.TRAIN, *FOLDS))
 
     @property
     def details(self) -> Mapping[str, Any]:
@@ -180,11 +211,19 @@ class _ResolvedPairs:
         assert written == {which.value: len(rows) for which, rows in self.sets.items() if len(rows)}
 
 
+def _count_pairs(rows: pa.Table) -> int:
+    kinds = pa.array([ExampleKind.PREFERENCE_PAIR.value, ExampleKind.COMPARISON.value])
+    return int(to_mask(pc.is_in(rows["example_kind"], value_set=kinds)).sum())
+
+
 def _leave_out_untrainable(resolved: _ResolvedPairs, find: FindUntrainable) -> _ResolvedPairs:
-    found = list(find(resolved.read_rows()))
+    everywhere = list(find(resolved.read_rows()))
+    # A row counts once, where the model that is deployed would have learnt it; folds repeat it.
+    is_cross_fit = any(which in resolved.sets for which in FOLDS)
+    found = [each for each in everywhere if not is_cross_fit or each.which in LEARNT]
     return replace(
         resolved,
-        sets=take_out(resolved.lake, resolved.pin, resolved.sets, found),
+        sets=take_out(resolved.lake, resolved.pin, resolved.sets, everywhere),
         dropped=dict(Counter(resolved.dropped) + Counter(each.reason for each in found)),
         untrainable=[
             UntrainableRow(pair_id=each.pair_id, reason=each.reason)
@@ -215,9 +254,17 @@ class CutCount:
 
 def count_pairs_to_cut(lake: Lake, rules: ResolutionRules, days: Iterable[date]) -> CutCount:
     """Count the rows of a version cut now over the closed days `days`; reads no text."""
-    resolution = _resolve_now(lake, rules, days)
-    judged = len(resolution.holdout) + len(resolution.regression)
+    gold = _read_now(lake, days)
+    resolution = resolve(gold, rules)
+    judged = sum(len(each.holdout) + len(each.regression) for each in _resolve_sides(gold, rules))
     return CutCount(len(resolution.train), judged, resolution.dropped)
+
+
+def _resolve_sides(gold: pa.Table, rules: ResolutionRules) -> list[Resolution]:
+    """Resolve gold for each model that judges: one, or that of each fold."""
+    if rules.cross_fit_folds is None:
+        return [resolve(gold, rules)]
+    return [resolve(gold, rules, fold) for fold in range(1, rules.cross_fit_folds + 1)]
 
 
 @dataclass(frozen=True)
@@ -228,6 +275,16 @@ class LargerHoldout:
     judges: int
     train: int
     """Pairs left to train on."""
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """Describes a version that is cut now with each user judged by the model of another fold."""
+
+    folds: int
+    judges: int
+    train: int
+    """Pairs that the deployed model learns from."""
 
 
 @dataclass(frozen=True)
@@ -251,15 +308,22 @@ class Judges:
     """Recent days behind it: the newer half, so that a team that has all come is seen to grow no more; 28 at most."""
     larger: LargerHoldout | None = None
     """The smallest share under which enough people judge; None: enough do, or no share up to `MOST_HELD_OUT` does."""
+    cross_fit: CrossFit | None = None
+    """None: enough people judge, or a larger share costs few pairs, or folds would not be enough either."""
 
 
 def count_judges(
-    lake: Lake, rules: ResolutionRules, days: Sequence[date], opponents: Sequence[VersionFolder], enough: int
+    lake: Lake,
+    rules: ResolutionRules,
+    days: Sequence[date],
+    opponents: Sequence[VersionFolder],
+    enough: int,
+    enough_in_folds: int | None = None,
 ) -> Judges:
     """Count the people who would judge a version cut now over the closed days `days`; reads no text of gold.
 
     Rows are assigned to strata as the evaluation does it (`evaluation.requests.Stratum`); what the tokenizer refuses
-    is not known yet. Where too few people judge, the rows are resolved with larger shares.
+    is not known yet. Where too few people judge, the rows are resolved with larger shares, and in folds.
 
     Args:
         lake: the application's tables.
@@ -267,29 +331,48 @@ def count_judges(
         days: closed, ascending, at least one.
         opponents: the champion's version and after it the anchor's; empty: the base model serves.
         enough: people that the promotion gate needs.
+        enough_in_folds: people that it needs of a cross-fit; None: none is looked for.
     """
-    kept = write_not_excluded_sql(CURATED_DPO_PAIRS, list_exclusions_in_force(lake))
-    gold = lake.read(CURATED_DPO_PAIRS, days, _DECIDING, where=kept)
-    judged, prompts = _read_known(opponents)
-    resolution = resolve(gold, rules)
-    fresh = [
-        _select_fresh(rows, judged, prompts)
-        for rows in (resolution.holdout, resolution.train, resolution.demonstrations)
-    ]
-    first_days = _find_first_days(fresh)
-    judges = _count_primary_subjects(resolution, judged, prompts)
+    gold = _read_now(lake, days)
+    known = _Known(opponents)
+    sides = _resolve_sides(gold, rules)
+    held_out = [known.select_fresh(each.holdout) for each in sides]
+    learnt = [known.select_fresh(rows) for each in sides for rows in (each.train, each.demonstrations)]
+    first_days = _find_first_days([*held_out, *learnt])
+    judges = sum(_count_primary_subjects(each, known) for each in sides)
     rate, rate_days = _measure_rate(first_days, days[-1])
+    train = len((sides[0] if rules.cross_fit_folds is None else resolve(gold, rules)).train)
     found = Judges(
         people=len(first_days),
-        held_out=_count_subjects(fresh[0]),
+        held_out=sum(map(_count_subjects, held_out)),
         judges=judges,
-        train=len(resolution.train),
+        train=train,
         new_per_week=rate,
         rate_days=rate_days,
     )
-    if judges >= enough:
+    if judges >= enough or rules.cross_fit_folds is not None:
         return found
-    fractions = sorted(hash_for_holdout(first_days).tolist())
+    larger = _find_larger_share(gold, rules, known, first_days, enough)
+    found = replace(found, larger=larger)
+    is_cheap = larger is not None and larger.train >= _LEAST_LEFT * train
+    if enough_in_folds is None or is_cheap or len(first_days) < enough_in_folds or train > _MOST_CROSS_FITTED:
+        return found
+    return replace(found, cross_fit=_try_folds(gold, rules, known, enough_in_folds))
+
+
+def _try_folds(gold: pa.Table, rules: ResolutionRules, known: "_Known", enough: int) -> CrossFit | None:
+    rules = replace(rules, cross_fit_folds=PROPOSED_FOLDS)
+    sides = _resolve_sides(gold, rules)
+    judges = sum(_count_primary_subjects(each, known) for each in sides)
+    if judges < enough or not all(len(each.train) for each in sides):
+        return None
+    return CrossFit(PROPOSED_FOLDS, judges, len(resolve(gold, rules).train))
+
+
+def _find_larger_share(
+    gold: pa.Table, rules: ResolutionRules, known: "_Known", people: Iterable[str], enough: int
+) -> LargerHoldout | None:
+    fractions = sorted(hash_for_holdout(people).tolist())
     wanted = enough
     for _ in range(_TRIES):
         if wanted > len(fractions):
@@ -299,42 +382,37 @@ def count_judges(
         if share > MOST_HELD_OUT:
             break
         larger = resolve(gold, replace(rules, holdout_share=share))
-        judges = _count_primary_subjects(larger, judged, prompts)
+        judges = _count_primary_subjects(larger, known)
         if judges >= enough and len(larger.train):
-            return replace(found, larger=LargerHoldout(share, judges, len(larger.train)))
+            return LargerHoldout(share, judges, len(larger.train))
         wanted += max(1, enough - judges)
-    return found
+    return None
 
 
-def _read_known(opponents: Sequence[VersionFolder]) -> tuple[set[str], set[str]]:
-    """Read the pairs that the champion's version held out, and the prompts that any of the models was trained on."""
-    judged: set[str] = set()
-    prompts: set[str] = set()
-    for place, folder in enumerate(opponents):
-        export = folder.export
-        manifest = read_manifest(export)
-        if place == 0:
-            judged = read_pair_ids(export, manifest, ExportSet.HOLDOUT)
-        for which in (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS, ExportSet.OBJECTIONS):
-            prompts |= read_prompt_hashes(export, manifest, which)
-    return judged, prompts
+class _Known:
+    """Knows the pairs that the champion's version held out, and the prompts that any of the models was trained on."""
+
+    def __init__(self, opponents: Sequence[VersionFolder]) -> None:
+        exports = [(folder.export, read_manifest(folder.export)) for folder in opponents]
+        held_out = read_pair_ids(*exports[0], ExportSet.HOLDOUT) if exports else set()
+        self._held_out = pa.array(sorted(held_out), pa.string())
+        self._prompts = [LearntPrompts(*export) for export in exports]
+
+    def select_fresh(self, rows: pa.Table) -> pa.Table:
+        """Select rows that no opponent knows: not judged by before, and no model was trained on their prompts."""
+        rows = rows.select(["pair_id", "prompt_hash", "subject", "completed_date", "nearest_training"])
+        known = to_mask(pc.is_in(rows["pair_id"], value_set=self._held_out))
+        for each in self._prompts:
+            known = known | each.find(values_of(rows["subject"]), values_of(rows["prompt_hash"]))
+        return rows.filter(pa.array(~known))
 
 
-def _select_fresh(rows: pa.Table, judged: set[str], prompts: set[str]) -> pa.Table:
-    """Select rows that no opponent knows: not judged by before, and no model was trained on their prompts."""
-    rows = rows.select(["pair_id", "prompt_hash", "subject", "completed_date", "nearest_training"])
-    known = pc.or_(
-        pc.is_in(rows["pair_id"], value_set=pa.array(sorted(judged), pa.string())),
-        pc.is_in(rows["prompt_hash"], value_set=pa.array(sorted(prompts), pa.string())),
-    )
-    return rows.filter(pc.invert(known))
-
-
-def _count_primary_subjects(resolution: Resolution, judged: set[str], prompts: set[str]) -> int:
+def _count_primary_subjects(resolution: Resolution, known: _Known) -> int:
     learnt = (resolution.train, resolution.accepted, resolution.demonstrations, resolution.objections)
-    trained = prompts.union(*(values_of(rows["prompt_hash"]) for rows in learnt))
-    fresh = _select_fresh(resolution.holdout, judged, trained)
-    return _count_subjects(fresh.filter(pc.is_null(fresh["nearest_training"])))
+    trained = set[str]().union(*(values_of(rows["prompt_hash"]) for rows in learnt))
+    fresh = known.select_fresh(resolution.holdout)
+    fresh = fresh.filter(pc.is_null(fresh["nearest_training"]))
+    return _count_subjects(fresh.filter(pc.invert(pc.is_in(fresh["prompt_hash"], pa.array(trained, pa.string())))))
 
 
 def _count_subjects(rows: pa.Table) -> int:
@@ -363,12 +441,13 @@ def _measure_rate(first_days: Mapping[str, date], last_day: date) -> tuple[float
 
 def find_pair_ids_to_train(lake: Lake, rules: ResolutionRules, days: Iterable[date]) -> set[str]:
     """Find the pairs that a version cut now over the closed days `days` would train on; reads no text."""
-    return set(values_of(_resolve_now(lake, rules, days).train["pair_id"]))
+    return set(values_of(resolve(_read_now(lake, days), rules).train["pair_id"]))
 
 
-def _resolve_now(lake: Lake, rules: ResolutionRules, days: Iterable[date]) -> Resolution:
+def _read_now(lake: Lake, days: Iterable[date]) -> pa.Table:
+    """Read gold without its texts, as a version that is cut now would be resolved from it."""
     kept = write_not_excluded_sql(CURATED_DPO_PAIRS, list_exclusions_in_force(lake))
-    return resolve(lake.read(CURATED_DPO_PAIRS, days, _DECIDING, where=kept), rules)
+    return lake.read(CURATED_DPO_PAIRS, days, _DECIDING, where=kept)
 
 
 def read_trained_pair_ids(folder: VersionFolder) -> set[str]:

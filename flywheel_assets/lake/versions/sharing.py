@@ -45,6 +45,7 @@ from flywheel_assets.lake.versions.exports import (
     Manifest,
     hash_manifest,
     iterate_rows,
+    list_reused_sets,
     verify_manifest,
 )
 from flywheel_assets.lake.versions.folders import VersionFolder
@@ -135,7 +136,9 @@ def share_version(
     """
     export = folder.export
     manifest = verify_manifest(export)
-    there = [which for which in _SPLIT if which in manifest.files]
+    # What the folds' models are judged by is among the training rows: apart from those models it is no holdout.
+    reused = list_reused_sets(manifest)
+    there = [which for which in _SPLIT if which in manifest.files and which not in reused]
     sets = [which for which in there if rows in (SharedSet.ALL, _SPLIT[which])]
     if not sets:
         known = sorted({_SPLIT[which].value for which in there})

@@ -61,11 +61,16 @@ def take_out(
     """
     kept: dict[ExportSet, pa.Table] = {}
     refused: dict[date, list[dict[str, object]]] = {}
+    refused_rows: set[str] = set()
     for which, rows in sets.items():
         of_set = {each.pair_id: each for each in found if each.which is which}
         is_out = np.fromiter((key in of_set for key in values_of(rows["pair_id"])), bool, len(rows))
         kept[which] = rows.filter(pa.array(~is_out))
         for row in rows.filter(pa.array(is_out)).to_pylist():
+            # The folds of a cross-fit share rows; quarantine has each of them once.
+            if row["feedback_event_id"] in refused_rows:
+                continue
+            refused_rows.add(row["feedback_event_id"])
             why = of_set[row["pair_id"]]
             refused.setdefault(row["completed_date"], []).append(
                 {

@@ -11,20 +11,26 @@ import duckdb
 import pyarrow as pa
 
 from flywheel_assets.curation.sql_literals import quote
+from flywheel_assets.curation.texts.resolution import find_folds
 from flywheel_assets.errors import FlywheelError
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.versions.exclusions import find_exclusions, write_excluded_sql
-from flywheel_assets.lake.versions.exports import EARLIER, ExportSet, Manifest, verify_manifest
+from flywheel_assets.lake.versions.exports import (
+    FOLDS,
+    HELD_OUT,
+    LEARNT,
+    ExportSet,
+    Manifest,
+    count_folds,
+    list_reused_sets,
+    verify_manifest,
+)
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, parse_version_number, read_pin
 from flywheel_assets.lake.versions.trainability import UNTRAINABLE_REASONS
 
 _LONGEST_LINE_BYTES = 64 * 2**20
-_REUSED = (*EARLIER, ExportSet.REFIT)
-"""Gold rows of a classifier's further models; they are also among the training rows, or dropped as later than these."""
-_LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS, ExportSet.OBJECTIONS)
-_HELD_OUT = (ExportSet.HOLDOUT, ExportSet.REGRESSION)
 
 
 @dataclass(frozen=True)
@@ -103,9 +109,11 @@ def verify_version(lake: Lake, gold: TableSpec, folder: VersionFolder, tag_snaps
 def _list_gold_sets(manifest: Manifest) -> list[ExportSet]:
     """List the sets whose rows are gold rows and are not counted among the dropped.
 
-    A classifier is judged on all predictions of later weeks, and several of its models share gold rows.
+    A classifier is judged on all predictions of later weeks, and several of its models share gold rows, as those of a
+    cross-fit do.
     """
-    return [which for which in manifest.files if which not in (ExportSet.EVALUATION, ExportSet.UNTRAINABLE, *_REUSED)]
+    others = (ExportSet.EVALUATION, ExportSet.UNTRAINABLE, *list_reused_sets(manifest))
+    return [which for which in manifest.files if which not in others]
 
 
 def _write_rows_sql(path: Path) -> str:
@@ -159,13 +167,21 @@ def _check_sides(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> I
         there = [which.value for which in sets if which in manifest.files]
         return " UNION ALL ".join(f"SELECT {column} FROM {name}" for name in there) or f"SELECT '' AS {column} LIMIT 0"
 
-    both = _read_number(
-        connection,
-        f"SELECT count(*) FROM (SELECT DISTINCT subject FROM ({union(_LEARNT, 'subject')}) WHERE subject IS NOT NULL "
-        f"INTERSECT SELECT DISTINCT subject FROM ({union(_HELD_OUT, 'subject')}))",
-    )
-    if both:
-        yield f"{both} held-out subjects are in the training rows"
+    def find_subjects(sets: Sequence[ExportSet]) -> list[str]:
+        query = f"SELECT DISTINCT subject FROM ({union(sets, 'subject')}) WHERE subject IS NOT NULL"
+        return [subject for (subject,) in connection.execute(query).fetchall()]
+
+    held_out = find_subjects(HELD_OUT)
+    folds = count_folds(manifest)
+    if folds is None:
+        if both := len(set(find_subjects(LEARNT)).intersection(held_out)):
+            yield f"{both} held-out subjects are in the training rows"
+    else:
+        own = find_folds(held_out, folds)
+        for number, which in enumerate(FOLDS[:folds], start=1):
+            of_fold = (subject for subject, fold in zip(held_out, own, strict=True) if fold == number)
+            if both := len(set(find_subjects([which])).intersection(of_fold)):
+                yield f"{both} subjects of {which.value} are in the rows that its model learns from"
     for which in manifest.files:
         same = _read_number(connection, f"SELECT count(*) FROM {which.value} WHERE is_same")
         if same:
@@ -176,7 +192,7 @@ def _check_contents(
     connection: duckdb.DuckDBPyConnection, lake: Lake, gold: TableSpec, manifest: Manifest
 ) -> Iterator[str]:
     covered = write_excluded_sql(gold, find_exclusions(lake, manifest.exclusions))
-    for which in [*_list_gold_sets(manifest), *(which for which in _REUSED if which in manifest.files)]:
+    for which in [*_list_gold_sets(manifest), *list_reused_sets(manifest)]:
         if "pair_id" in gold.schema.names:
             there = f"SELECT {_write_text_hash_sql('pair_id')} AS text_hash, {covered} AS is_excluded FROM gold"
             by = "text_hash"

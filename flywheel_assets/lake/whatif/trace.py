@@ -31,7 +31,7 @@ from flywheel_assets.lake.tables.specs import (
     ApplicationTables,
 )
 from flywheel_assets.lake.versions.exclusions import Exclusion, list_exclusions, write_excluded_sql
-from flywheel_assets.lake.versions.exports import EARLIER, ExportSet, Manifest, read_manifest
+from flywheel_assets.lake.versions.exports import EARLIER, FOLDS, LEARNT, ExportSet, Manifest, read_manifest
 from flywheel_assets.lake.versions.folders import Pin, VersionFolder, Versions, read_pin, read_promotion
 from flywheel_assets.lake.versions.trainability import TRAINABLE_STAGE, UNTRAINABLE_REASONS
 from flywheel_assets.lake.whatif._exported_keys import find_sets
@@ -409,7 +409,7 @@ class _Tracer:
                 why = _explain_untrainable(found.refused)
                 self._add(at, Stage.VERSION, f"{folder.version} does not hold it: {why}.")
             elif sets:
-                names = " and ".join(_SETS[each] for each in sets)
+                names = _name_sets(sets)
                 self._add(at, Stage.VERSION, f"{folder.version} holds it: {names}{_name_source(row, rows, standing)}.")
                 self._tell_model(folder, sets, at)
             else:
@@ -461,7 +461,7 @@ class _Tracer:
         )
 
     def _tell_model(self, folder: VersionFolder, sets: list[ExportSet], at: datetime) -> None:
-        is_learnt = not _LEARNT.isdisjoint(sets)
+        is_learnt = not {*LEARNT, ExportSet.REFIT}.isdisjoint(sets)
         if not folder.is_trained:
             if is_learnt:
                 self._add(at, Stage.TRAINED, f"{folder.version} is not trained yet.")
@@ -506,7 +506,24 @@ _SETS = {
     ExportSet.EVALUATION: "rows that models are judged on",
     **dict.fromkeys(EARLIER, "rows of a model that is judged on an earlier week"),
     ExportSet.REFIT: "rows that the deployed model is fitted on",
+    ExportSet.DEMONSTRATIONS: "demonstrations that training mixes in",
+    ExportSet.OBJECTIONS: "outputs that a reviewer confirmed as wrong",
 }
+_JUDGED_IN_FOLDS = {
+    ExportSet.HOLDOUT: "pairs that the model of their user's fold, which has not seen them, is judged by",
+    ExportSet.REGRESSION: "accepted outputs that the model of their user's fold, which has not seen them, must keep",
+}
+
+
+def _name_sets(sets: Sequence[ExportSet]) -> str:
+    """Name the sets that hold a row; those of a cross-fit's folds in one."""
+    folds = [which for which in sets if which in FOLDS]
+    names = {**_SETS, **(_JUDGED_IN_FOLDS if folds else {})}
+    found = [names[each] for each in sets if each not in folds]
+    if folds:
+        numbers = ", ".join(which.removeprefix("fold_") for which in folds)
+        found.append(f"rows that the models of the folds {numbers} learn from")
+    return " and ".join(found)
 
 
 class _Trained(msgspec.Struct):

@@ -75,11 +75,15 @@ def test_a_team_of_sixty_never_has_twenty_at_a_tenth(stores: Stores) -> None:
     )
     assert found.remedy == (
         "no new user came in the last 14 days: at that rate 20 are never reached; ResolutionRules(holdout_share=0.40) "
-        "would have 21 judge now and leave 1,092 of 1,512 pairs to train on"
+        "would have 21 judge now and leave 1,092 of 1,512 pairs to train on; ResolutionRules(cross_fit_folds=5) would "
+        "have 60 judge now and leave all 1,680 pairs, for 5 more trainings"
     )
     # What it proposes is enough.
     larger = replace(APPLICATION, resolution=ResolutionRules(holdout_share=0.40))
     assert foresee(stores, larger).can_decide
+    folds = foresee(stores, replace(APPLICATION, resolution=ResolutionRules(cross_fit_folds=5)))
+    assert folds.can_decide
+    assert folds.sentence.startswith("60 users of 60 with new rows would judge a version cut now (20 are needed)")
 
 
 @pytest.mark.long
