@@ -38,7 +38,7 @@ from flywheel_assets.promotion.text_limits import decide
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest, decode_training_report
 
 CURATE_CODE_VERSION = "4"
-RESOLVE_CODE_VERSION = "4"
+RESOLVE_CODE_VERSION = "5"
 
 
 def build_pair_assets(application: PreferenceApplication) -> list[dg.AssetsDefinition]:
