@@ -195,6 +195,9 @@ class AdapterRecipe(Checked):
         Args:
             recorded: the recipe's fields as the report of a finished training holds them.
         """
+        if self.objection_weight and "objection_weight" not in recorded:
+            # No older release learnt from objections: this recipe asks for another training, whatever it recorded.
+            return self
         defaults = AdapterRecipe()
         unnamed: dict[str, Any] = {
             name: before

@@ -47,7 +47,7 @@ from flywheel_assets.settings import read_settings
 from flywheel_assets.training.requests import TrainingRequest, read_training_report
 
 CURATE_CODE_VERSION = "4"
-RESOLVE_CODE_VERSION = "4"
+RESOLVE_CODE_VERSION = "5"
 
 
 def build_pair_assets(application: PreferenceApplication) -> list[dg.AssetsDefinition]:
