@@ -1,7 +1,7 @@
 """The estimate of a training's time against what it took, on a CPU.
 
 Claim: actual CPU seconds over estimated ones, per stage, on four shapes of random Llamas; see `docs/training.md`. The
-calibration runs SFT only, on a quarter of a batch: preference stages, whole batches and padding are not fitted to.
+calibration runs SFT only, on rows of equal length: preference stages and padding are not fitted to.
 Shape `held_out` was run after the last change of the estimate.
 Data: random weights; rows of random token ids with lognormal lengths.
 Clock: CPU seconds of the process, as other work shares the machine.
@@ -50,7 +50,7 @@ def main() -> None:
     """Estimate and train each shape, and print the table."""
     use_cpu_threads(1)
     # These shapes are small, so that the table takes minutes.
-    duration._WORTH_CALIBRATING = 0.0
+    duration._WORTH_CALIBRATING = duration._FEWEST_BATCHES = 0
     # Reports tell wall time, which other work on the machine makes longer.
     stages.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[attr-defined]
     print("shape        stage        steps    TFLOP  estimate s  actual s  actual / estimate", flush=True)

@@ -122,7 +122,7 @@ class ServedModels:
                 while waiting:
                     done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                     failed = [each for each in done if each.exception() is not None]
-                    # First what came: whoever asks again goes on from it.
+                    # First what came: the next run goes on from it.
                     yield {waiting.pop(each): each.result() for each in done.difference(failed)}
                     for each in failed:
                         each.result()

@@ -97,14 +97,14 @@ def test_a_calibration_runs_real_steps_and_leaves_nothing(tmp_path: Path) -> Non
     folder = tmp_path / "calibration"
     found = calibrate(
         str(blank_base()),
-        replace(RECIPE, batch_size=8),
+        replace(RECIPE, batch_size=2),
         Operations(1e6, 0.0),
         WORKS,
         EXAMPLES,
         folder,
         count().__next__,
     )
-    # Batches of two rows, of 16 and of 8 tokens.
+    # Whole batches, of 16 and of 8 tokens.
     assert found == fit_throughput((2 * 16 * 1e6, 1.0), (2 * 8 * 1e6, 1.0))
     assert not folder.exists()
 
@@ -119,15 +119,19 @@ def test_a_stated_throughput_needs_no_calibration(tmp_path: Path) -> None:
         AdapterRecipe(throughput_tflops=0.0)
 
 
-def test_a_small_training_is_counted_and_not_calibrated(tmp_path: Path) -> None:
+def test_a_small_training_is_counted_and_not_calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = estimate(RECIPE, WORKS, tmp_path, _must_not_read)["sft"]
     assert (found.seconds, found.steps, found.tokens) == (None, 2, 220)
     assert found.describe().endswith("; the time is not estimated.")
+    # Nor is one of few batches, however large: it would be half over when the calibration is.
+    monkeypatch.setattr(duration, "_WORTH_CALIBRATING", 1.0)
+    assert estimate(RECIPE, WORKS, tmp_path, _must_not_read)["sft"].seconds is None
 
 
 @pytest.mark.long
 def test_a_larger_one_is_calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duration, "_WORTH_CALIBRATING", 1.0)
+    monkeypatch.setattr(duration, "_FEWEST_BATCHES", 1)
     found = estimate(RECIPE, WORKS, tmp_path, count().__next__)["sft"]
     assert found.source == "calibration"
     assert found.seconds == pytest.approx(found.flops / found.flops_per_s)
@@ -137,6 +141,7 @@ def test_out_of_memory_while_calibrating_stops_no_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(duration, "_WORTH_CALIBRATING", 1.0)
+    monkeypatch.setattr(duration, "_FEWEST_BATCHES", 1)
     too_small_for(monkeypatch, 0)
     assert estimate(RECIPE, WORKS, tmp_path)["sft"].seconds is None
     assert "did not fit into memory at once" in caplog.text

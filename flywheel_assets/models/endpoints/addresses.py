@@ -1,4 +1,7 @@
-"""Says which addresses user text may be sent to; free of any HTTP library, so that rules can be checked at load."""
+"""Says which addresses user text may be sent to.
+
+Free of any HTTP library, so that an application is checked at load.
+"""
 
 from collections.abc import Set
 from urllib.parse import urlsplit
