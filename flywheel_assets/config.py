@@ -25,6 +25,7 @@ from flywheel_assets.curation.policy.policy import Policy, build_default_policy
 from flywheel_assets.curation.texts.breaker import BreakerLimits
 from flywheel_assets.curation.texts.gate import EditBands, GateRules
 from flywheel_assets.curation.texts.resolution import ResolutionRules
+from flywheel_assets.evaluation.options import EvaluationOptions, GenerationServer
 from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules
 from flywheel_assets.measures.drift import DriftLimits
 from flywheel_assets.measures.live_arms import WatchLimits
@@ -48,11 +49,13 @@ __all__ = [
     "DriftLimits",
     "EditBands",
     "EmphasisRules",
+    "EvaluationOptions",
     "ExampleTrigger",
     "FeatureType",
     "FieldMapping",
     "FlywheelApplication",
     "GateRules",
+    "GenerationServer",
     "JoinWindow",
     "LabelBreakerLimits",
     "LabelRules",

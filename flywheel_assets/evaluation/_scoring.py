@@ -203,7 +203,7 @@ def compute_evidence(
         ned_gain=shown,
         likelihood=likelihood,
         distance=distance,
-        sampled=_measure_sampled(challenger, before),
+        sampled=_compare_samples(challenger, before),
         judged=judged or Measured(),
         judge=judge,
         anchor=anchor,
@@ -287,7 +287,7 @@ def _count_wins(table: pa.Table, opponent: pa.Table, tolerance_nats: float) -> S
     return _average(np.where(is_won, 1.0, np.where(change >= -equal, 0.0, -1.0)), table)
 
 
-def _measure_sampled(table: pa.Table, incumbent: pa.Table) -> Measured:
+def _compare_samples(table: pa.Table, incumbent: pa.Table) -> Measured:
     """Compare answers that both models sampled, by what users corrected in primary rows.
 
     A row is won by fewer wrong answers; of equally many by the most likely answer that is the user's text.

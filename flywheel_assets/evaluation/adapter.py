@@ -150,7 +150,7 @@ def _evaluate(
     rows: Sequence[_Row],
     started: float,
 ) -> EvaluationReport:
-    # First: a judge that is silent, or agrees with nobody, is known before the costly part.
+    # First: a judge that is silent, or not to be believed, is known before the costly part.
     agreement = None if request.judge is None else measure_judge_agreement(request.judge, rows)
     # Equal weights are loaded and scored once: the challenger often is the SFT adapter.
     model = load_adapters(request.base_model, judges.folders, device=request.options.device)

@@ -90,7 +90,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Preference:
-    """What a judge prefers in one pair: 1 for `one` in both orders, −1 for `other` in both, 0 else."""
+    """The preference in one pair: 1 for `one` in both orders, −1 for `other` in both, 0 else."""
 
     value: int
     is_same_in_both_orders: bool
