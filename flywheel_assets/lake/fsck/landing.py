@@ -156,7 +156,7 @@ def _find_problem(path: Path, size: int, sha256: str | None) -> str | None:
 
 
 class _LookOnS3:
-    """Looks at one day on S3, where each segment has its sha256 in its name; called again, it counts nothing twice."""
+    """Looks at one day on S3; called again, it counts nothing twice."""
 
     def __init__(
         self,

@@ -131,7 +131,7 @@ class Bucket:
         return list(self.read_pages(operation, **parameters))
 
     def read_pages(self, operation: str, **parameters: Any) -> Iterator[dict[str, Any]]:
-        """Yield the pages of an operation, each when it is asked for: of a million objects few are held at a time."""
+        """Yield the pages of an operation, each when it is asked for. Of a million objects a thousand are held."""
         pages = iter(self.client.get_paginator(operation).paginate(Bucket=self.name, **parameters))
         while (page := self._translate(lambda: next(pages, None))) is not None:
             yield page

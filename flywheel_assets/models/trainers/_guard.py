@@ -1,4 +1,4 @@
-"""Runs a team's command, and ends it with everything that it started when the process that asked for it is gone.
+"""Runs a team's command, and ends its whole tree when the process that asked for it is gone.
 
     python -I -S _guard.py ALIVE STATUS PROGRAM WORD…
 
