@@ -84,7 +84,7 @@ format: install  ## rewrite the code in the project's format
 
 docs: install  ## the documentation as a site, in site/index.html; every warning is an error
 	$(BIN)/python docs/write_reference.py
-	$(BIN)/python -m sphinx -c docs -W --keep-going -q -j auto . site
+	$(BIN)/python -m sphinx -c docs -E -W --keep-going -q -j auto . site
 	@echo "open site/index.html"
 
 bench: install  ## every benchmark; each prints its claim and a ratio
