@@ -21,6 +21,7 @@ from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver
 from flywheel_assets.lake.versions.exports import FOLDS, count_folds, read_manifest, read_rows
 from flywheel_assets.lake.versions.folders import read_promotion
+from flywheel_assets.models.generation import hash_adapter
 from flywheel_assets.training.requests import decode_training_report
 from flywheel_assets_tests.training.small_world import RECIPE, ask, trained_base
 
@@ -118,4 +119,4 @@ def test_a_team_too_small_for_a_holdout_gets_its_adapter(tmp_path: Path) -> None
     assert {"deployed_lost", "deployed_missing_end"} <= {check["name"] for check in promotion.checks}
     champion = stores.registry("assistant").find_champion()
     assert champion is not None
-    assert champion.adapter_sha256 == deployed.adapter_sha256, "the one that all have taught serves"
+    assert hash_adapter(champion.model_dir) == deployed.adapter_sha256, "the one that all have taught serves"

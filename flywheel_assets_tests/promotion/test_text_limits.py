@@ -13,6 +13,7 @@ from flywheel_assets.errors import SettingsError
 from flywheel_assets.measures.texts import Interval, SubjectMeans
 from flywheel_assets.promotion.judge_agreement import JudgeAgreement
 from flywheel_assets.promotion.text_limits import (
+    CrossFitEvidence,
     Decision,
     Evidence,
     Measured,
@@ -352,6 +353,10 @@ OUTSIDE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "max_wrong_answers_rise": ({"sampled": measured(lost=subjects(0.5, 0.0))}, {"max_wrong_answers_rise": 0.5}),
     "max_sft_ned_advantage": ({"challenger_ned": 0.051}, {"max_sft_ned_advantage": 0.5}),
     "max_canary_ratio": ({"canary_ratio": 0.051}, {"max_canary_ratio": 0.5}),
+    "max_deployed_lost": (
+        {"cross_fit": CrossFitEvidence(folds=5, deployed_lost=LOST, deployed_missing_end=0.0)},
+        {"max_deployed_lost": 0.5},
+    ),
     "alpha": ({"likelihood": measured(gain=subjects(1.0, -0.5, 0.0, 0.0))}, {"alpha": 0.9}),
     "newer_data_margin": ({**AFTER, "likelihood": measured(gain=subjects(-0.1))}, {"newer_data_margin": 0.5}),
 }  # fmt: skip
