@@ -133,7 +133,7 @@ def find_corrected(rejected: str, chosen: str) -> Corrected | None:
 
 @dataclass(frozen=True)
 class KnownCorrections:
-    """What people had corrected before: the rejected texts and the deleted spans of their corrections."""
+    """Holds the rejected texts and the deleted spans of earlier corrections."""
 
     rejected: frozenset[str]
     spans: frozenset[str]

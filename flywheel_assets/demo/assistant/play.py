@@ -123,7 +123,7 @@ def play_routed_day(
     door: CaptureDoor,
     seed: int,
 ) -> dict[str, ArmCounts]:
-    """Play one day on which each user is answered by the model that a router names; return the counts by version.
+    """Play one day with several models, of which a router names one for each user; return counts by version.
 
     Args:
         arms: the models by the version that their predictions carry.

@@ -15,8 +15,8 @@ from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Clock
 from flywheel_assets.defs.resources import Stores as Resource
 from flywheel_assets.defs.running import Ticked
+from flywheel_assets.demo.assistant._production import DagsterProduction
 from flywheel_assets.demo.assistant.demo import DemoPlan, prepare_base, run_demo
-from flywheel_assets.demo.assistant.production import DagsterProduction
 from flywheel_assets.demo.assistant.report import DayCounts, DemoReport, TurnReport
 from flywheel_assets.demo.assistant.rollback import require_router
 from flywheel_assets.demo.dagster_wheel import DagsterWheel, clear, open_home

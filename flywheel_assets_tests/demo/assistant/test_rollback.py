@@ -15,9 +15,9 @@ from flywheel_assets.applications.assistant import APPLICATION
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.cli.serving import demo
 from flywheel_assets.defs.resources import Stores
+from flywheel_assets.demo.assistant._production import DagsterProduction
 from flywheel_assets.demo.assistant.people import People, Person, Reaction
 from flywheel_assets.demo.assistant.play import ArmCounts, play_routed_day
-from flywheel_assets.demo.assistant.production import DagsterProduction
 from flywheel_assets.demo.assistant.rollback import play_rollback
 from flywheel_assets.demo.assistant.world import Request, Workload, World
 from flywheel_assets.demo.capture_client import CaptureDoor, SimulatedClock
