@@ -142,7 +142,7 @@ def count_operations(base_model: str, recipe: AdapterRecipe, device: str) -> Ope
     short, long = _COUNTED_LENGTHS
     try:
         with silence_libraries():
-            model = build_on_meta(base_model, recipe, dtype, "sdpa")
+            model = build_on_meta(base_model, recipe, dtype, None)
             if recipe.uses_checkpointing(device):
                 model.enable_input_require_grads()
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

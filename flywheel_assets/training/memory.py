@@ -224,14 +224,14 @@ def _advise_at_one_row(recipe: AdapterRecipe, device: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def build_on_meta(base_model: str, recipe: AdapterRecipe, dtype: Any, attention: str) -> Any:
+def build_on_meta(base_model: str, recipe: AdapterRecipe, dtype: Any, attention: str | None) -> Any:
     """Build the base with its adapter from its configuration, with shapes and without data.
 
     Args:
         base_model: path or hub id.
         recipe: of the training.
         dtype: of the base's weights.
-        attention: transformers' name of its implementation.
+        attention: transformers' name of its implementation; None: the one that it would load with.
     """
     import torch
     from peft import get_peft_model

@@ -13,6 +13,7 @@ from flywheel_assets.curation.texts.resolution import find_folds
 from flywheel_assets.errors import ManifestMismatchError
 from flywheel_assets.evaluation._judges import Judges, find_judges, join_phrases, part_rows
 from flywheel_assets.evaluation.adapter import evaluate_adapter
+from flywheel_assets.evaluation.options import EvaluationOptions
 from flywheel_assets.evaluation.requests import EvaluationRequest, Scored
 from flywheel_assets.lake.versions.exports import FOLDS, ExportSet, hash_manifest
 from flywheel_assets.models.generation import (
@@ -74,8 +75,7 @@ def ask(tmp_path: Path) -> Ask:
             output_dir=str(tmp_path / "evaluation"),
             work_dir=str(tmp_path / "work"),
             bootstrap_draws=50,
-            samples=1,
-            device="cpu",
+            options=EvaluationOptions(samples=1, device="cpu"),
         )
         return msgspec.structs.replace(asked, **changes)
 

@@ -211,9 +211,10 @@ def test_what_needs_a_gpu_says_so_on_a_cpu(tmp_path: Path) -> None:
 
 
 def test_what_needs_bitsandbytes_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flywheel_assets import extras
     from flywheel_assets.models import generation
 
     monkeypatch.setattr(generation, "choose_placement", lambda _device: ("cuda", None))
-    monkeypatch.setattr(generation, "find_spec", lambda _name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda _name: None)
     with pytest.raises(SettingsError, match=r"pip install 'flywheel_assets\[gpu\]'"):
         generation.require_gpu_extra("quantization", "auto")
