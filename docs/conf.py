@@ -15,6 +15,7 @@ from sphinx.application import Sphinx
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 _LINK = re.compile(r"^- \[([^\]]+)\]\(([^)#]+)\.md\)", re.MULTILINE)
+_CODE = '<pre tabindex="0">'
 _SECTION = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 project = "flywheel_assets"
@@ -80,7 +81,18 @@ def add_navigation(_: Sphinx, document: str, source: list[str]) -> None:
         source[0] += "\n\n```{toctree}\n" + "\n".join(lines) + "\n```\n"
 
 
+def mend_accessibility(_: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
+    """Give the navigation's captions a level, and let keys reach code that scrolls sideways; axe-core asks for both."""
+    for part in ("body", "furo_navigation_tree"):
+        if part in context:
+            context[part] = (
+                context[part].replace('role="heading">', 'role="heading" aria-level="2">').replace("<pre>", _CODE)
+            )
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the navigation."""
     app.connect("source-read", add_navigation)
+    # After furo's own, which writes the navigation.
+    app.connect("html-page-context", mend_accessibility, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

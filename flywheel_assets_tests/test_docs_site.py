@@ -100,6 +100,9 @@ def test_the_site_needs_no_other_host(tmp_path: Path) -> None:
         loaded = re.findall(r"<(?:script|img|iframe)[^>]*\bsrc=\"(https?:)?//", page.read_text())
         styles = re.findall(r"<link[^>]*rel=\"(?:stylesheet|preconnect)\"[^>]*href=\"(?:https?:)?//", page.read_text())
         assert not loaded + styles, page
+        # Two findings of axe-core: captions without a level, and code that only a mouse could scroll.
+        assert 'role="heading">' not in page.read_text(), page
+        assert "<pre>" not in page.read_text(), page
 
 
 def build_site(folder: Path, builder: str) -> "subprocess.CompletedProcess[str]":
