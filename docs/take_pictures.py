@@ -53,6 +53,7 @@ def take(chromium: Chromium, address: str, picture: Path, width: int, height: in
     """
     with chromium.tab("about:blank") as tab:
         tab.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        tab.send("Emulation.setScrollbarsHidden", hidden=True)
         tab.send("Page.navigate", url=address)
         _wait_for(tab, f"document.body.innerText.includes({until!r})", address)
         tab.screenshot(picture)
@@ -84,12 +85,12 @@ def take_wheel(chromium: Chromium, folder: Path) -> None:
     decide(young, "dpo_gold_v1", promoted=True)
     with looking(young, [ASSISTANT], lambda: noon_after(21)) as client:
         page = f"{client.base_url}/wheel/assistant"
-        take(chromium, page, DOCS / "wheel_page.png", 840, 1200, "dpo_gold_v1")
+        take(chromium, page, DOCS / "wheel_page.png", 1160, 1400, "dpo_gold_v1")
         take(chromium, page, DOCS / "wheel_page_narrow.png", 400, 1340, "dpo_gold_v1")
     old = Stores(isolate_settings(folder / "old"))
     grow_year(old)
     with looking(old, [ASSISTANT], lambda: noon_after(365)) as client:
-        take(chromium, f"{client.base_url}/wheel/assistant", DOCS / "wheel_page_year.png", 840, 1860, "dpo_gold_v25")
+        take(chromium, f"{client.base_url}/wheel/assistant", DOCS / "wheel_page_year.png", 1160, 1860, "dpo_gold_v25")
 
 
 def take_review(chromium: Chromium, folder: Path) -> None:
