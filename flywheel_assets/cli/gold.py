@@ -243,9 +243,13 @@ def rows(
     console.print(title, style="bold", highlight=False)
     described = [_describe_row(row, with_subject=subjects) for row in found]
     if described:
-        output = Table(*described[0])
+        # Columns that no row fills, or the title says, take width from the ids, which people copy for `flywheel trace`.
+        filled = [name for name in described[0] if any(row[name] for row in described)]
+        filled = [name for name in filled if day is None or name != "day"]
+        output = Table(*filled)
         for row in described:
-            output.add_row(*row.values())
+            output.add_row(*(row[name] for name in filled))
+        output.columns[0].no_wrap = True
         for column in output.columns:
             column.overflow = "fold"
         console.print(output)

@@ -11,6 +11,7 @@ A mapping, `--map prompt=question` or a TOML file, pairs our fields with columns
 | `prompt`, `output` and a `thumb`, `rating`, `label` or `comment` | the answer, and one statement each (and an edit) |
 | `prompt`, `output` | the answer alone |
 | `prompt`, `final_text`, where `output` is not mapped | a demonstration |
+| `prompt` with messages that end with an answer, where `output` is not mapped | that answer is the `output` |
 | `prediction_id` and a statement | statements about an answer that another file or request brings |
 """
 
@@ -23,9 +24,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flywheel_assets.conversations import Prompt
+from flywheel_assets.conversations import Message, Prompt, Role
 from flywheel_assets.errors import InvalidEventError, InvalidRuleError, UnknownNameError
-from flywheel_assets.formats.answers import add_system, read_answer, read_prompt, read_tools
+from flywheel_assets.formats.answers import (
+    add_system,
+    is_conversation,
+    part_last,
+    read_answer,
+    read_prompt,
+    read_tools,
+    read_turns,
+)
 from flywheel_assets.formats.format import Event
 from flywheel_assets.formats.record import Record
 from flywheel_assets.formats.statements import (
@@ -95,7 +104,7 @@ class Mapping:
         if self._is_mapped("chosen", "rejected") and row.has("chosen") and row.has("rejected"):
             answers = (read_answer(row.get(name), name) for name in ("chosen", "rejected"))
             return [choose(row.read_prompt(), *answers, id=row.read_id("id"), occurred_at=row.read_time(), **row.who())]
-        if row.has("output") and row.has("prompt"):
+        if row.has_answer() and row.has("prompt"):
             return self._convert_answer(row)
         if "output" not in self.columns and row.has("prompt") and row.has("final_text"):
             return demonstrate(
@@ -114,7 +123,7 @@ class Mapping:
         raise InvalidEventError(f"nothing can be made of the record; empty are {', '.join(lacking) or 'no fields'}")
 
     def _convert_answer(self, row: "_Row") -> Sequence[Event]:
-        output = read_answer(row.get("output"), "output")
+        output = row.read_output()
         is_alone = not any(row.has(name) for name in (*_STATEMENTS, "prediction_id"))
         if row.has("final_text") and is_alone:
             return [
@@ -143,6 +152,7 @@ class _Row:
 
     def __init__(self, mapping: Mapping, record: Record) -> None:
         self._mapping, self._record = mapping, record
+        self._parted = self._part_conversation()
 
     def get(self, field: str) -> Any:
         """Return the value for one of our fields; None where it is not mapped, empty, or not in this record."""
@@ -163,6 +173,9 @@ class _Row:
     def has(self, field: str) -> bool:
         return self.get(field) is not None
 
+    def has_answer(self) -> bool:
+        return self._parted is not None or self.has("output")
+
     def identify(self) -> str:
         return self.read_id("id") or identify(SOURCE, self._record)
 
@@ -177,7 +190,21 @@ class _Row:
 
     def read_prompt(self) -> Prompt:
         system = Record({"system": self.get("system")}).get_text("system")
-        return add_system(read_prompt(self.get("prompt")), system)
+        return add_system(self._parted[0] if self._parted else read_prompt(self.get("prompt")), system)
+
+    def read_output(self) -> str | Message:
+        return self._parted[1] if self._parted else read_answer(self.get("output"), "output")
+
+    def _part_conversation(self) -> tuple[list[Message], Message] | None:
+        """Part a mapped conversation that ends with the model's answer, as logs of requests keep it.
+
+        Left in the prompt, the answer that a person replaced would be trained on as if the next turn followed it.
+        """
+        columns, value = self._mapping.columns, self.get("prompt")
+        if any(name in columns for name in ("output", "chosen", "rejected")) or not is_conversation(value):
+            return None
+        turns = read_turns(value, "prompt")
+        return part_last(turns, "prompt") if turns[-1].role is Role.ASSISTANT else None
 
     def who(self) -> dict[str, Any]:
         tools = read_tools(Record({"tools": self.get("tools")}), "tools")

@@ -50,6 +50,20 @@ def test_what_is_mapped_and_filled_decides_the_event(given: str, row: dict[str, 
     land(read_mapping([given]).convert(Record(row)))
 
 
+def test_messages_that_end_with_an_answer_hold_the_output() -> None:
+    """Chat logs with an edited answer became demonstrations; their prompts ended with the answer that was replaced."""
+    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "x"}]
+    answer = {"role": "assistant", "content": "y"}
+    given = "prompt=m,final_text=f,thumb=t"
+    assert kinds(given, m=[*turns, answer], f="z", t=None) == ["edit"]
+    assert kinds(given, m=[*turns, answer], f=None, t="down") == ["prediction", "thumb"]
+    assert kinds(given, m=turns, f="z", t=None) == ["demonstration"]
+    [prediction, edit] = convert("prompt=m,final_text=f", m=[*turns, answer], f="z")
+    assert prediction["output"] == "y"
+    assert "assistant" not in prediction["prompt"]
+    assert edit["final_text"] == "z"
+
+
 def test_a_feedback_meets_the_prediction_it_names() -> None:
     [prediction] = convert("prompt=q,output=a,prediction_id=p", q="x", a="y", p=7)
     [thumb] = convert("prediction_id=p,thumb=t", p="7", t="good")

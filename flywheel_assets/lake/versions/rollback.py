@@ -90,7 +90,9 @@ def plan_data_rollback(lake: Lake, versions: Versions, gold: TableSpec, to: str)
     """
     known = list_tags(lake, gold)
     if to not in known:
-        raise UnknownNameError("tag", to, known, "`flywheel gold list` shows what each of them holds.")
+        raise UnknownNameError(
+            "tag", to, known, "`flywheel gold list` shows what each of them holds; one whose cut failed has no tag."
+        )
     head = lake.load_table(gold).current_snapshot()
     assert head is not None  # a tag points to a snapshot, so there is one
     undone = [] if to.startswith(SAVED_HEAD) else [each for each in versions if _is_later(each.version, to)]
