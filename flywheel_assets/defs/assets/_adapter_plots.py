@@ -1,4 +1,4 @@
-"""Shows the models of a text application's evaluation in the UI: side by side, as a small and as a large picture."""
+"""Shows a text application's evaluation in the UI: models side by side, a small picture, a large one."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ _PLOTTED = (Stratum.PRIMARY, Stratum.OLDER, Stratum.REGRESSION)
 
 
 def build_comparison_table(report: EvaluationReport) -> dg.TableMetadataValue:
-    """Build a table with a row per measure: the incumbent, the challenger, Δ, its interval by person and a verdict.
+    """Build a table with a row per measure: both models, Δ, a verdict, and the interval by person.
 
     Every measure is better where it is lower, but for the share of texts without an edit.
     """
@@ -65,7 +65,7 @@ def _average_missing_end(strata: dict[Stratum, Scores]) -> float | None:
 
 
 def draw_small_plot(report: EvaluationReport) -> dg.MarkdownMetadataValue:
-    """Draw a bar of NED for each model and stratum, so small that the page shows it without a click."""
+    """Draw a bar of NED for each model and stratum, so small that it needs no click."""
     panels: list[dict[str, list[Point]]] = []
     for stratum in _PLOTTED:
         heights = {model: by[stratum].ned for model, by in report.scores.items() if stratum in by}
