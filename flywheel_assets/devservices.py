@@ -157,7 +157,7 @@ def _list_services(webserver_port: int, mlflow_port: int) -> list[Service]:
         Service(
             "capture",
             [sys.executable, "-m", "flywheel_assets.cli", "capture"],
-            f"http://{where.capture_host}:{where.capture_port}/v1/<application>/edits",
+            f"http://{where.capture_host}:{where.capture_port}/v1/<application>/…",
             f"http://{where.capture_host}:{where.capture_port}/readyz",
         ),
     ]

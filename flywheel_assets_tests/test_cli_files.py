@@ -65,6 +65,16 @@ def test_history_outside_the_projects_folder_lands_nothing(tmp_path: Path) -> No
     assert "next: flywheel backfill 2026-11-02" in landed.stdout
 
 
+def test_a_look_before_history_says_which_days_would_receive_rows(tmp_path: Path) -> None:
+    """A table of labels whose column of times was not named passed the look, and landed on the day of the import."""
+    edits = [EDIT | {"id": day, "occurred_at": f"2026-11-0{day}T09:00:00Z"} for day in (2, 5)]
+    file = write(tmp_path / "edits.jsonl", *edits, EDIT | {"id": 9, "said_at": "2026-11-03T09:00:00Z"})
+    looked = flywheel(tmp_path, "import", file, "-a", "assistant", "--history", "--reason", "a look", "--dry-run")
+    assert "days that would receive rows: 2026-11-02 … 2026-11-05 (2)" in looked.stdout
+    assert "2 rows have no time of their own and would land on today: --map occurred_at=" in looked.stderr
+    assert landed_files(tmp_path) == []
+
+
 def test_standard_input_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "logs" / "deep").mkdir(parents=True)
     (tmp_path / "logs" / "deep" / "a.json.gz").write_bytes(gzip.compress(json.dumps([EDIT]).encode()))

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from flywheel_assets.backtest.report import BacktestReport
 
 
+_TABLE_COLUMNS = 160
+"""Columns of a terminal in which the table with its intervals can be read."""
+
+
 @app.command()
 def backtest(
     application: Application = "fraud",
@@ -76,12 +80,27 @@ def _print_report(report: "BacktestReport") -> None:
     from flywheel_assets.backtest.report import HEADER, describe_days, list_cells
 
     console.print(describe_days(report), highlight=False, soft_wrap=True)
-    table = Table()
-    for place, name in enumerate(HEADER):
-        table.add_column(name, justify="right" if place else "left")
-    for cells in list_cells(report):
-        table.add_row(*cells)
-    console.print(table)
+    rows = list_cells(report)
+    if console.width < _TABLE_COLUMNS:
+        # Eleven columns in 80 would cut every number: `0.0…`.
+        for strategy, *cells in rows:
+            console.print(strategy, style="bold", highlight=False)
+            measures = [f"{name} {cell}" for name, cell in zip(HEADER[1:], cells, strict=True) if cell != "–"]
+            console.print("  " + "; ".join(measures), highlight=False, markup=False)
+    else:
+        table = Table()
+        for place, name in enumerate(HEADER):
+            table.add_column(name, justify="right" if place else "left")
+        for each in rows:
+            table.add_row(*each)
+        console.print(table)
+    if all(week.decision is None for week in report.weeks):
+        console.print(
+            "the flywheel cut no version, so it served what history served; the sentence of each week says what the "
+            "trigger waited for: begin later, or lower the application's trigger",
+            highlight=False,
+            style="yellow",
+        )
     console.print(
         f"precision@k: {report.cards_per_day} entities a day; differences with 95 % intervals over entities; "
         f"{report.wall_seconds:.0f} s",

@@ -1,5 +1,6 @@
 """Commands over landed days: materialize them, materialize them again, find stale ones."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -99,6 +100,11 @@ def stale(application: Application = "assistant") -> None:
         console.print(f"{asset} {day}: {', '.join(inputs)} changed", highlight=False)
     if found:
         first, last = min(found)[0], max(found)[0]
+        console.print(
+            "a changed setting that says which days are read, such as maturity_days, counts as a change, too",
+            highlight=False,
+            soft_wrap=True,
+        )
         console.print(f"to redo them: [bold]flywheel backfill {first} {last} -a {application}[/]", highlight=False)
         raise typer.Exit(1)
     console.print("every day is fresh")
@@ -177,6 +183,7 @@ def _find_last_materialized(config: "FlywheelApplication") -> date | None:
 
 def _run_range(driver: "Driver", first: date, last: date) -> None:
     from flywheel_assets.lake.daily.ledger import list_days, read_entries, sum_by_reason
+    from flywheel_assets.records import Reason
 
     with console.status(f"materializing {first} … {last}"):
         finished = driver.materialize(first, last)
@@ -186,9 +193,28 @@ def _run_range(driver: "Driver", first: date, last: date) -> None:
     kept = sum(entry.rows_kept for entry in entries.values())
     dropped = sum_by_reason(entries.values())
     print_reasons(f"{config.name} {first} … {last}", kept, dropped)
+    if dropped.get(Reason.INVALID_FEATURES):
+        _explain_features(config, list_days(first, last))
     open_days = [day for day, entry in entries.items() if not entry.is_closed]
     if open_days:
         console.print(f"provisional until it closes: {', '.join(map(str, open_days[-3:]))}", style="yellow")
+
+
+def _explain_features(config: "FlywheelApplication", days: Sequence[date]) -> None:
+    """Say which feature most of the refused rows lack, and what is declared where it came later than they did."""
+    from flywheel_assets.lake.tables.specs import QUARANTINE
+    from flywheel_assets.records import Reason
+
+    wrong = f"reason = '{Reason.INVALID_FEATURES}'"
+    refused = open_stores().lake(config.name).read(QUARANTINE, days, ["reason", "detail"], where=wrong)
+    for detail, count in Counter(refused["detail"].to_pylist()).most_common(3):
+        console.print(f"{count:,} × {detail}", highlight=False, markup=False, soft_wrap=True, style="yellow")
+    console.print(
+        "where older rows lack a feature, declare its first day: ScoreContract(features_since={…})",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _fail_unless_succeeded(finished: "Finished") -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from flywheel_assets.application import FlywheelApplication
     from flywheel_assets.capture.importing.files import ImportPlan
     from flywheel_assets.capture.importing.report import ImportReport
-    from flywheel_assets.capture.importing.sinks import RowSink
+    from flywheel_assets.capture.importing.sinks import FirstRows, RowSink
     from flywheel_assets.formats.causes import Cause
     from flywheel_assets.formats.conversion import FieldMap
     from flywheel_assets.formats.reading.sources import Source
@@ -105,12 +105,15 @@ def import_(
         mapping=_read_mapping(maps),
         reading=ReadingOptions(encoding=encoding, delimiter=delimiter, quoting=quoting, escapes=escapes),
         limit=limit,
+        as_history=history,
     )
     if dry_run:
-        first_rows = FirstRows()
+        first_rows = FirstRows(as_history=history)
         with _show_progress(sources) as on_progress:
             report = import_files(sources, plan, first_rows, on_progress=on_progress)
         _print_report(report, is_look=True)
+        if history:
+            _print_days(first_rows, config)
         _print_rows(first_rows)
     elif history:
         report = _import_history(sources, plan, config, name_decider(who), reason or "")
@@ -284,6 +287,21 @@ def _print_causes(causes: Sequence["Cause"]) -> None:
         errors.print(text, markup=False, style="yellow", highlight=False, soft_wrap=True)
     if len(causes) > _SHOWN_CAUSES:
         errors.print(f"and {len(causes) - _SHOWN_CAUSES} more causes", style="yellow")
+
+
+def _print_days(look: "FirstRows", config: "FlywheelApplication") -> None:
+    """Say on which days history would land, and how many rows do not say when they happened."""
+    if look.days:
+        days = f"{min(look.days)} … {max(look.days)} ({len(look.days):,})"
+        console.print(f"days that would receive rows: {days}", highlight=False)
+    if look.timeless:
+        fields = (
+            "prediction_time, label_time and known_at of the application's FieldMapping name the fields"
+            if config.score_contract is not None
+            else "--map occurred_at=… names the field"
+        )
+        text = f"{look.timeless:,} rows have no time of their own and would land on today: {fields}"
+        errors.print(text, markup=False, style="yellow", highlight=False, soft_wrap=True)
 
 
 def _print_rows(first_rows: Any) -> None:

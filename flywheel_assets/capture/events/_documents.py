@@ -95,7 +95,10 @@ class Document:
             return None
         if not 0 <= number <= scale or (number == 0 and not is_zero_valid):
             least = "0" if is_zero_valid else "more than 0"
-            raise InvalidEventError(f"`{path}` is {number:g}; valid: {least} to {scale:g}")
+            # In a table of percentages most scores are between these.
+            is_percentage = path == self.mapping.score and scale == 1 and 1 < number <= 100
+            hint = "; where scores are percentages, declare FieldMapping(score_scale=100)" if is_percentage else ""
+            raise InvalidEventError(f"`{path}` is {number:g}; valid: {least} to {scale:g}{hint}")
         return number / scale
 
     def read_scores(self, path: str, scale: float = 1.0) -> dict[str, float]:
@@ -179,6 +182,11 @@ class Document:
         """Return the features with the types that the contract declares, undeclared ones as they are."""
         path = self.mapping.features
         if path:
+            found = self.find(path)
+            if found is None and any(self.has(name) for name in self.contract.logged_features):
+                raise InvalidEventError(
+                    f"`{path}` is missing, but features stand on their own; declare FieldMapping(features=None)"
+                )
             found = self.require(path)
             if not isinstance(found, Mapping):
                 raise InvalidEventError(f"`{path}` is a {name_json_type(found)}; valid: an object of features")

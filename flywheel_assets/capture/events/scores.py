@@ -8,6 +8,7 @@ document, so that sending it again changes nothing and another label for the sam
 
 import json
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -279,7 +280,10 @@ def _land_score(
 ) -> DecodedEvent:
     assert reception.contract is not None
     score, scores = _read_score(data, reception.contract, scores_field)
-    if problem := reception.contract.find_problem(data.features, reception.received_at.date()):
+    received = reception.received_at.date()
+    if reception.as_history:
+        received = min(received, date.fromisoformat(occurred_at[:10]))
+    if problem := reception.contract.find_problem(data.features, received):
         raise InvalidEventError(problem)
     line = ScoreLine(
         event_id=key,

@@ -156,6 +156,8 @@ class Reception:
     """The trusted labeling sources that the sender may claim; None: all, as without keys and for imports."""
     sender: Sender | None = None
     """Says what the key vouches for; None: no key came, as without keys and for imports."""
+    as_history: bool = False
+    """Whether rows land on the days on which they happened: what was required on those days is asked of them."""
     stamp: str = field(init=False)
     """`received_at` as landed lines have it."""
     unmapped: dict[str, None] = field(default_factory=dict)

@@ -56,6 +56,8 @@ class ImportPlan:
     """The trusted labeling sources that may be claimed; None: all of them, as for a person who imports a file."""
     sender: Sender | None = None
     """Says what the key of the request vouches for; None: a person imports."""
+    as_history: bool = False
+    """Whether each record lands on its own day, so that a feature is required from its first day on only."""
     is_sent: bool = False
     """Whether an ordinary sender brings the records in a request; see `SenderLander`."""
 
@@ -115,7 +117,8 @@ class _Moments:
         return self._reception
 
     def _receive(self, now: datetime) -> Reception:
-        return Reception(self._plan.application, now, self._plan.contract, self._plan.labels_as, self._plan.sender)
+        plan = self._plan
+        return Reception(plan.application, now, plan.contract, plan.labels_as, plan.sender, plan.as_history)
 
 
 def _import_one(

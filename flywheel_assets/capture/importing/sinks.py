@@ -3,10 +3,11 @@
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
+from datetime import date
 from typing import Protocol
 
 from flywheel_assets.capture.events.texts import LandedRow
-from flywheel_assets.capture.log.history import HistoryLog, Published
+from flywheel_assets.capture.log.history import HistoryLog, Published, find_day, has_own_time
 from flywheel_assets.capture.log.segments import SegmentLog
 
 _BATCH_ROWS = 1000
@@ -74,14 +75,26 @@ class HistorySink:
 
 
 class FirstRows:
-    """Keeps the first rows and lands nothing."""
+    """Keeps the first rows and lands nothing; as history it also finds the days that would receive rows."""
 
-    def __init__(self, most: int = 3) -> None:
+    def __init__(self, most: int = 3, as_history: bool = False) -> None:
         self.rows: list[LandedRow] = []
+        self.days: set[date] = set()
+        """UTC days of rows that say when they happened, where `as_history`."""
+        self.timeless = 0
+        """Rows without a time of their own, which would land on today, where `as_history`."""
         self._most = most
+        self._as_history = as_history
 
     def add(self, rows: Iterable[LandedRow]) -> None:
         """Keep the rows of one event while there is room."""
+        if self._as_history:
+            rows = list(rows)
+            for row in rows:
+                if has_own_time(row):
+                    self.days.add(find_day(row))
+                else:
+                    self.timeless += 1
         if len(self.rows) < self._most:
             self.rows.extend(list(rows)[: self._most - len(self.rows)])
 

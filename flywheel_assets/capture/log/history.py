@@ -41,8 +41,9 @@ _Key = tuple[EventKind, date]
 
 
 class _Times(msgspec.Struct):
-    """Lists the fields of a landed line that say when it happened and became known."""
+    """Lists the fields of a landed line that say when it was received, happened and became known."""
 
+    received_at: datetime
     occurred_at: datetime
     known_at: datetime | None = None
 
@@ -219,6 +220,12 @@ def find_day(row: LandedRow) -> date:
     times = _times_decoder.decode(row.line)
     known_at = times.known_at if row.kind is EventKind.FEEDBACK else None
     return (known_at or times.occurred_at).astimezone(UTC).date()
+
+
+def has_own_time(row: LandedRow) -> bool:
+    """Return whether the client said when a row happened or became known; else it has the time of its receipt."""
+    times = _times_decoder.decode(row.line)
+    return times.known_at is not None or times.occurred_at != times.received_at
 
 
 def _list_event_ids(paths: Sequence[Path]) -> Iterator[bytes]:

@@ -87,9 +87,15 @@ class FieldMapping(Checked):
     label: Name = "label"
     """A JSON boolean, one of the contract's two label words, or one of the words below. Null: not labelled yet."""
     labeling_source: Name = "labeling_source"
+    """Of a label: who said so, for instance "chargeback". Without it a file is one source, whose newer label replaces
+    its older one: a contradiction needs two sources."""
     label_time: Name = "occurred_at"
+    """Of a label: when it was given. Enough where your records have one time; without any it counts from its receipt.
+    """
     known_at: Name = "known_at"
+    """Of a label: when its source knew it, where that is another field than `label_time`; it goes first."""
     prediction_time: Name = "occurred_at"
+    """Of a prediction: when it was made; without it, the time of its receipt."""
     entity: Name = "user_id"
     """The subject of the decision: the card or customer that rows are grouped by in evaluation."""
     amount: Name = "amount"

@@ -1,6 +1,7 @@
 """A classifier's predictions and labels: the documented JSON as it stands, CloudEvents, and what is refused and how."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -114,6 +115,8 @@ def test_a_label_sent_again_is_the_same_event_and_another_one_is_not() -> None:
         ),
         ({"features": None}, "`features` is missing"),
         ({"prediction": {"fraud_probability": 1.2}}, "`prediction.fraud_probability` is 1.2; valid: 0 to 1"),
+        ({"prediction": {"fraud_probability": 62.5}}, r"is 62\.5; valid: 0 to 1; .* FieldMapping\(score_scale=100\)"),
+        ({"features": None, "country": "NL"}, r"`features` is missing, but .* FieldMapping\(features=None\)"),
         ({"prediction": {}}, "`prediction.fraud_probability` is missing"),
         ({"prediction": 0.62}, "`prediction.fraud_probability` is missing"),
         ({"transaction_id": ""}, "`transaction_id` has 0 characters; valid: 1 to 1024"),
@@ -514,6 +517,21 @@ def test_a_later_feature_is_required_from_its_first_day(
     else:
         with pytest.raises(InvalidEventError, match=complaint):
             decode_prediction(element, reception)
+
+
+@pytest.mark.parametrize(("first", "is_taken"), [(date(2026, 2, 20), True), (date(2026, 2, 10), False)])
+def test_history_is_asked_for_what_was_required_on_its_own_day(first: date, is_taken: bool) -> None:
+    """A table of ten weeks was refused: its rows lacked a feature that came later, and were received today."""
+    contract = ScoreContract(
+        features={"amount": FeatureType.NUMBER, "risk": FeatureType.NUMBER},
+        features_since={"risk": first},
+        mapping=FieldMapping(prediction_time="at"),
+    )
+    row = {"prediction_id": "p", "score": 0.5, "features": {"amount": 1}, "at": "2026-02-15T12:00:00Z"}
+    with nullcontext() if is_taken else pytest.raises(InvalidEventError, match="feature `risk` is missing"):
+        assert land_document(row, Reception("fraud", NOON, contract, as_history=True), "import:scored.csv")
+    with pytest.raises(InvalidEventError, match="feature `risk` is missing"):
+        land_document(row, Reception("fraud", NOON, contract), "import:scored.csv")
 
 
 def test_a_retired_feature_of_a_table_is_stored_and_not_required() -> None:
