@@ -3,7 +3,7 @@
 The queue's other rows are there because a check or a person doubted them, so that what is decided about them says
 nothing about gold. The sample does: of the last four weeks the rows with the lowest hashes of their ids wait, until
 people have decided about them. A hash knows nothing of a row's content, and the home's id is in it, so that no sender
-can choose ids that are never drawn. A reviewer who skips rows chooses among them, and the figure is then about the others.
+can choose ids that are never drawn. A reviewer who skips rows chooses among them; the figure is about the others then.
 
 For texts, edits and accepted outputs are drawn; for scores, labelled rows. Rows that wait and reviewers' own rows are
 not in gold by a check's word alone, and are left out.
