@@ -1,6 +1,6 @@
 """A team's own trainer that breaks the flywheel's process which runs it, at a known point and in a chosen way.
 
-The process that dies is the product's own trainer or evaluator, the parent of this command.
+The process that dies is the product's own trainer or evaluator, which asked for this command.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ _BREAK = """
 import os, pathlib, resource, signal, sys, time
 
 how, _, where = pathlib.Path({order!r}).read_text().partition(" ")
-victim = os.getppid()
+# The parent of this command is the guard, whose parent is the process that asked for it.
+victim = int(pathlib.Path("/proc", str(os.getppid()), "stat").read_text().rpartition(")")[2].split()[1])
 if how.startswith("SIG"):
     os.kill(victim, getattr(signal, how))
     sys.exit()

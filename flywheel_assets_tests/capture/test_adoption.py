@@ -44,11 +44,9 @@ def only_edit(capture: RunningCapture, root: Path) -> tuple[str, str]:
     return row["original_output"], row["final_text"]
 
 
-@pytest.mark.parametrize("number", range(2))
-def test_python_as_it_is_shown(number: int, capture: RunningCapture, tmp_path: Path) -> None:
-    [*shown] = blocks("python")
-    assert len(shown) == 2
-    code = shown[number].replace(SHOWN_URL, capture.url)
+def test_python_as_it_is_shown(capture: RunningCapture, tmp_path: Path) -> None:
+    [shown] = blocks("python")
+    code = shown.replace(SHOWN_URL, capture.url)
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=tmp_path)
     assert only_edit(capture, tmp_path) == ("Dear Ada, no.", "Dear Ada, unfortunately not.")
 
@@ -69,11 +67,9 @@ def test_curl_as_it_is_shown(number: int, capture: RunningCapture, tmp_path: Pat
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
-@pytest.mark.parametrize("number", range(2))
-def test_a_page_as_it_is_shown(number: int, capture: RunningCapture, tmp_path: Path) -> None:
-    [*shown] = blocks("html")
-    assert len(shown) == 2
-    page = shown[number].replace(SHOWN_URL, capture.url)
+def test_a_page_as_it_is_shown(capture: RunningCapture, tmp_path: Path) -> None:
+    [shown] = blocks("html")
+    page = shown.replace(SHOWN_URL, capture.url)
     if "<textarea" not in page:
         page = "<textarea>Dear Ada, no.</textarea>" + page
     with _served(page) as url, running_chromium(tmp_path / "profile") as browser, browser.tab(url) as tab:

@@ -15,14 +15,14 @@ from filelock import FileLock
 from flywheel_assets.application import PreferenceApplication, Trigger
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.curation.texts.resolution import ResolutionRules, find_folds
-from flywheel_assets.defs.assets.preference import read_evaluation_report, read_training_report
+from flywheel_assets.defs.assets.preference import read_evaluation_report
 from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver
 from flywheel_assets.lake.versions.exports import FOLDS, count_folds, read_manifest, read_rows
 from flywheel_assets.lake.versions.folders import read_promotion
 from flywheel_assets.models.generation import hash_adapter
-from flywheel_assets.training.requests import decode_training_report
+from flywheel_assets.training.requests import read_training_report
 from flywheel_assets_tests.training.small_world import RECIPE, ask, trained_base
 
 pytestmark = pytest.mark.slow
@@ -93,8 +93,8 @@ def test_a_team_too_small_for_a_holdout_gets_its_adapter(tmp_path: Path) -> None
 
     manifest = read_manifest(folder.export)
     assert count_folds(manifest) == HALVES
-    reports = [decode_training_report((folder.fold(fold) / "training.json").read_bytes()) for fold in (1, 2)]
-    deployed = read_training_report(folder)
+    reports = [read_training_report(folder.fold(fold) / "training.json") for fold in (1, 2)]
+    deployed = read_training_report(folder.training_report)
     assert [report.fold for report in (*reports, deployed)] == [1, 2, None]
     assert all(report.recipe == deployed.recipe for report in reports)
     assert len({report.adapter_sha256 for report in (*reports, deployed)}) == 3

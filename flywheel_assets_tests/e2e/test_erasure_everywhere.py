@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pyarrow as pa
 import pytest
 
 from flywheel_assets.application import FlywheelApplication, PreferenceApplication, Trigger
@@ -25,7 +24,7 @@ from flywheel_assets.capture.service import running_capture
 from flywheel_assets.cli.upkeep import build_erasure_place
 from flywheel_assets.curation.policy.policy import Policy, build_default_policy
 from flywheel_assets.curation.texts.gate import GateRules
-from flywheel_assets.curation.texts.resolution import ResolutionRules, _mark_held_out
+from flywheel_assets.curation.texts.resolution import ResolutionRules, hash_for_holdout
 from flywheel_assets.defs.flywheels import classification_flywheel, preference_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver, open_instance
@@ -55,7 +54,7 @@ HELD_OUT_SHARE = 0.3
 def person(mark: str, *, is_held_out: bool) -> str:
     """A user id with the mark, whose rows are trained on or held out."""
     names = [f"mallory-{mark}-{number}" for number in range(50)]
-    sides = _mark_held_out(pa.chunked_array([names]), HELD_OUT_SHARE).tolist()
+    sides = (hash_for_holdout(names) < HELD_OUT_SHARE).tolist()
     return next(name for name, side in zip(names, sides, strict=True) if side is is_held_out)
 
 

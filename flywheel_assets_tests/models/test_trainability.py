@@ -73,7 +73,7 @@ def test_a_base_without_a_tokenizer_is_a_setting_to_correct(tmp_path: Path) -> N
 
 
 def test_missing_libraries_are_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flywheel_assets.models.generation.find_spec", lambda _: None)
+    monkeypatch.setattr("flywheel_assets.extras.find_spec", lambda _: None)
     check = TrainabilityCheck(base_model="base", rendering=Rendering())
     with pytest.raises(
         SettingsError, match=r"needs tokenizers, transformers, .*pip install 'flywheel_assets\[train\]'"

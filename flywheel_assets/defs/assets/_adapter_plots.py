@@ -33,12 +33,12 @@ def build_comparison_table(report: EvaluationReport) -> dg.TableMetadataValue:
     Every measure is better where it is lower, but for the share of texts without an edit.
     """
     incumbent = Scored(report.evidence.incumbent)
-    found = report.scores
+    before, after = (report.scores.get(model, {}) for model in (incumbent, Scored.CHALLENGER))
     rows: list[list[object]] = []
     for stratum in Stratum:
-        if stratum not in found[Scored.CHALLENGER]:
+        if stratum not in after:
             continue
-        old, new = found[incumbent][stratum], found[Scored.CHALLENGER][stratum]
+        old, new = before[stratum], after[stratum]
         is_primary = stratum is Stratum.PRIMARY
         fall = _turn(report.evidence.ned_gain) if is_primary else None
         rows.append(compare_measure(f"NED, {stratum.value}", old.ned, new.ned, fall, less_is_better=True))
@@ -47,8 +47,7 @@ def build_comparison_table(report: EvaluationReport) -> dg.TableMetadataValue:
             wrong = None if report.wrong_answer_fall is None else _turn(report.wrong_answer_fall)
             rates = (old.wrong_answer_rate, new.wrong_answer_rate)
             rows.append(compare_measure("wrong answers, sampled", *rates, wrong, less_is_better=True))
-    before, after = (_average_missing_end(found[model]) for model in (incumbent, Scored.CHALLENGER))
-    rows.append(compare_measure("texts that never end", before, after))
+    rows.append(compare_measure("texts that never end", _average_missing_end(before), _average_missing_end(after)))
     header = ["measure", incumbent.value, Scored.CHALLENGER.value, "Δ", "verdict", "95 % interval, by person"]
     return build_numbers_table(header, rows)
 

@@ -132,7 +132,9 @@ class Bucket:
 
     def read_pages(self, operation: str, **parameters: Any) -> Iterator[dict[str, Any]]:
         """Yield the pages of an operation, each when it is asked for. Of a million objects a thousand are held."""
-        pages = iter(self.client.get_paginator(operation).paginate(Bucket=self.name, **parameters))
+        pages = self._translate(
+            lambda: iter(self.client.get_paginator(operation).paginate(Bucket=self.name, **parameters))
+        )
         while (page := self._translate(lambda: next(pages, None))) is not None:
             yield page
 

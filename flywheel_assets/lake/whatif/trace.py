@@ -489,13 +489,6 @@ class _Tracer:
 
 _GIVES = frozenset(GIVING.values())
 _NOT_INGESTED = "No table holds it yet: `flywheel turn` reads it."
-_LEARNT = {
-    ExportSet.TRAIN,
-    ExportSet.ACCEPTED,
-    ExportSet.DEMONSTRATIONS,
-    ExportSet.OBJECTIONS,
-    ExportSet.REFIT,
-}
 _SETS = {
     ExportSet.TRAIN: "training rows",
     ExportSet.ACCEPTED: "accepted outputs that training mixes in",
@@ -506,8 +499,6 @@ _SETS = {
     ExportSet.EVALUATION: "rows that models are judged on",
     **dict.fromkeys(EARLIER, "rows of a model that is judged on an earlier week"),
     ExportSet.REFIT: "rows that the deployed model is fitted on",
-    ExportSet.DEMONSTRATIONS: "demonstrations that training mixes in",
-    ExportSet.OBJECTIONS: "outputs that a reviewer confirmed as wrong",
 }
 _JUDGED_IN_FOLDS = {
     ExportSet.HOLDOUT: "pairs that the model of their user's fold, which has not seen them, is judged by",

@@ -15,6 +15,7 @@ from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, TRANSIENT
 from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Scores, Stratum
+from flywheel_assets.lake.versions.exports import Manifest, encode_manifest
 from flywheel_assets.lake.versions.folders import (
     Promotion,
     VersionFolder,
@@ -65,7 +66,17 @@ def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stores:
         (folder.training / "adapter").mkdir(parents=True)
         (folder.training / "adapter" / "adapter_config.json").write_text("{}")
         folder.export.mkdir()
-        (folder.export / "manifest.json").write_text("{}")
+        manifest = Manifest(
+            version=version,
+            application="assistant",
+            snapshot_id=1,
+            files={},
+            dropped={},
+            days={},
+            rules={},
+            code_version="",
+        )
+        (folder.export / "manifest.json").write_bytes(encode_manifest(manifest))
 
     def evaluate(context: object, pipes: object, module: str, request: EvaluationRequest) -> None:
         report = EvaluationReport(

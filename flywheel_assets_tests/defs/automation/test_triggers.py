@@ -259,7 +259,8 @@ def test_a_training_about_which_nothing_could_be_decided_is_not_paid_for(stores,
         "54 of 5 new pairs, 1 of 1 new closed partitions since the beginning; not trained, as it could not be "
         "promoted: 6 held-out users of 60 with new rows would judge a version cut now, and the promotion gate needs 20 "
         "to decide; gold holds too few days to tell how many new users come; ResolutionRules(holdout_share=0.38) would "
-        "have 20 judge now and leave 40 of 54 pairs to train on; to train all the same: "
+        "have 20 judge now and leave 40 of 54 pairs to train on; ResolutionRules(cross_fit_folds=5) would have 60 "
+        "judge now and leave all 60 pairs, for 5 more trainings; to train all the same: "
         "`flywheel retrain -a assistant --reason … --yes`"
     )
     # Once per state of the lake, like the count.
