@@ -27,7 +27,7 @@ $(INSTALLED): pyproject.toml clients/python/pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]' --editable clients/python
 	touch $(INSTALLED)
 
-demo: install  ## two turns of the wheel on a simulated coding assistant, under 4 minutes
+demo: install  ## two turns of the wheel on a simulated coding assistant, about 4 minutes
 	FLYWHEEL_HOME=.flywheel-demo $(BIN)/flywheel demo
 
 demo-fraud: install  ## a new card fraud appears, and the flywheel's classifier learns it from late labels
