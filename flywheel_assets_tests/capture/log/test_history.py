@@ -51,7 +51,8 @@ def open_log(root: Path, spill_bytes: int = 2**20, **decision: str) -> HistoryLo
 def test_a_prediction_belongs_to_when_it_happened_and_feedback_to_when_it_became_known(
     kind: EventKind, times: dict[str, str], expected: date
 ) -> None:
-    assert find_day(LandedRow(kind, msgspec.json.encode({"event_id": "e", **times}))) == expected
+    line = {"event_id": "e", "received_at": "2026-05-01T00:00:00Z", **times}
+    assert find_day(LandedRow(kind, msgspec.json.encode(line))) == expected
 
 
 def test_rows_land_on_their_days_whatever_the_memory_and_none_behind_today(tmp_path: Path) -> None:
