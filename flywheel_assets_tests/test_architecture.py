@@ -10,6 +10,7 @@ import pytest
 HEAVY = ["torch", "transformers", "trl", "peft", "datasets", "mlflow", "matplotlib", "pandas", "lightgbm", "sklearn"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "module",
     [
@@ -38,6 +39,7 @@ def test_no_room_has_more_modules_than_a_reader_keeps_apart() -> None:
     assert {str(room): size for room, size in sizes.items() if room != product and size > 15} == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["assistant", "fraud"])
 def test_loading_a_code_location_warns_of_nothing(name: str) -> None:
     """A rewritten docstring of `defs` had lost the filter below it: every command printed Dagster's beta warnings."""

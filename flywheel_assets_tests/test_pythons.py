@@ -5,11 +5,14 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("flywheel_assets", "clients/python", "benchmarks")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
+@pytest.mark.long
 def test_every_docstring_can_be_written_as_utf_8() -> None:
     """On Python 3.13 capture could not be imported: its compiler encodes docstrings, and one held a lone surrogate."""
     refused = []

@@ -65,6 +65,7 @@ def test_dagsters_resource_opens_what_the_settings_say_but_for_its_home(
     assert (shipping.bucket, shipping.client.meta.endpoint_url) == ("bucket", "http://127.0.0.1:1")
 
 
+@pytest.mark.long
 def test_nothing_else_opens_a_store() -> None:
     """A second hand would forget a setting sooner or later."""
     by_hand = {

@@ -200,6 +200,7 @@ def test_a_full_disk_is_named_and_the_run_comes_again_when_there_is_room(
     assert run(TRAINER, asked).tag is None
 
 
+@pytest.mark.long
 def test_a_trainer_without_memory_is_not_tried_again_and_says_what_helps(export: Path, tmp_path: Path) -> None:
     saboteur = write_saboteur(tmp_path / "trainer")
     asked = training(export, tmp_path, saboteur.recipe)

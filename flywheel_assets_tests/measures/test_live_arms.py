@@ -142,6 +142,7 @@ def test_one_bad_measure_is_enough_and_going_on_takes_all(verdicts: list[ArmVerd
     assert conclude_arms([compare(each) for each in verdicts]) == expected
 
 
+@pytest.mark.long
 def test_equal_models_are_rarely_taken_back_and_worse_ones_are() -> None:
     """A week of looks at 300 people, a tenth of them on the current model; benchmarks/production_watch.py has more."""
     taken = {0.0: 0, 0.3: 0}

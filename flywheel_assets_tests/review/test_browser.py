@@ -70,6 +70,7 @@ def test_the_probe_sees_an_attack_that_works(chromium: Chromium) -> None:
         assert injected(tab) == ["image", 1, 1]
 
 
+@pytest.mark.long
 def test_hostile_texts_are_shown_and_nothing_of_them_runs(tmp_path: Path, chromium: Chromium) -> None:
     bench = Workbench(tmp_path)
     fill(

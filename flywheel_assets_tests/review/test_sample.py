@@ -72,6 +72,7 @@ def test_only_rows_that_are_in_gold_by_the_machines_word_are_drawn(tmp_path: Pat
     assert list_sampled(bench, 0) == []
 
 
+@pytest.mark.long
 def test_which_rows_are_drawn_depends_on_the_home_so_that_no_sender_can_choose(tmp_path: Path) -> None:
     drawn = set()
     for number in range(6):

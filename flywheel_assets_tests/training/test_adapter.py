@@ -143,6 +143,7 @@ def test_a_training_of_two_stages_answers_its_application_after_the_default_beca
         train_adapter(changed(asked, recipe=replace(asked.recipe, stages="sft")))
 
 
+@pytest.mark.long
 def test_work_of_another_request_is_not_resumed(
     trained: Trained, asked: TrainingRequest, export: Path, tmp_path: Path
 ) -> None:

@@ -100,6 +100,7 @@ def test_a_source_that_corrects_itself_disputes_nothing(bench: Workbench) -> Non
     assert [row for row in bench.rows(QUARANTINE) if row["stage"] == DISPUTE_STAGE] == []
 
 
+@pytest.mark.long
 def test_every_row_is_kept_or_counted_for_a_reason(bench: Workbench) -> None:
     events = [
         score(DAY, "quiet"),
@@ -311,6 +312,7 @@ def test_a_label_for_an_unknown_or_another_applications_prediction_waits_and_exp
     assert [name for name, _ in examples(other)] == ["theirs"]
 
 
+@pytest.mark.long
 def test_silence_that_says_nothing_is_counted_and_never_an_example(bench: Workbench) -> None:
     """Half of the hate speech that no moderator had looked at was trained on as harmless."""
     events = [score(DAY, "unseen"), score(DAY, "stopped", action="block"), score(DAY, "seen", label_propensity=0.5)]

@@ -94,6 +94,7 @@ def serve(bench: Workbench, on: date, features: list[str]) -> None:
     bench.write(RAW_SCORES, on, [{**row, "received_date": on} for row in rows])
 
 
+@pytest.mark.long
 def test_before_a_champion_the_first_served_days_are_the_reference(tmp_path: Path) -> None:
     """A bad static model served for ten weeks, and the report was empty: there was no champion to compare with."""
     bench = Workbench(tmp_path, tables=CLASSIFICATION_TABLES)
@@ -117,6 +118,7 @@ def test_too_few_served_days_are_no_reference(tmp_path: Path) -> None:
     assert report_drift(bench.lake, [DAY], DAY, CONTRACT, DriftLimits(), None, stamp()) == {DAY: []}
 
 
+@pytest.mark.long
 def test_equals_that_contradict_each_other_are_counted(tmp_path: Path) -> None:
     bench = Workbench(tmp_path, tables=CLASSIFICATION_TABLES)
     events = [score(DAY, name) for name in ("agreed", "disputed", "silent")]

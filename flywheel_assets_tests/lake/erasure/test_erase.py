@@ -436,6 +436,7 @@ def test_what_a_killed_erasure_had_revised_hides_nobody_from_the_next(
     assert verify_versions(bench.lake, place.versions, CURATED_DPO_PAIRS).differences == ()
 
 
+@pytest.mark.long
 def test_what_the_breaker_showed_and_let_in_outlives_the_person_without_them(tmp_path: Path) -> None:
     """The breaker keeps event ids of a raid; a reset names the rows that somebody looked at by their hash."""
     bench = Workbench(tmp_path, limits=BreakerLimits(min_rows=20, max_top_user_ratio=0.5))
@@ -495,6 +496,7 @@ def test_what_cannot_be_done_now_changes_nothing(bench: Workbench, place: Place)
     assert not locate_key_file(bench.lake).exists()
 
 
+@pytest.mark.long
 def test_a_small_edit_that_waits_in_gold_is_erased_with_its_account(tmp_path: Path) -> None:
     """Held rows lie in gold and in quarantine; the ledger forgot them, and the day no longer added up."""
     bench = Workbench(tmp_path)
@@ -520,6 +522,7 @@ def test_a_small_edit_that_waits_in_gold_is_erased_with_its_account(tmp_path: Pa
     assert audit_accounts(bench.lake, CURATED_DPO_PAIRS).discrepancies == ()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("signal", ["demonstration", "thumb"])
 def test_a_model_that_learnt_only_demonstrations_or_objections_of_the_person_is_named(
     signal: str, tmp_path: Path

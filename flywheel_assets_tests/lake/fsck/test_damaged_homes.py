@@ -268,6 +268,7 @@ def test_one_damaged_version_does_not_hide_the_others(
     assert ("in 2 versions" in verified.stdout) == (kind in ("manifest of an export", "pin"))
 
 
+@pytest.mark.long
 def test_repairs_that_lose_nothing(prepared: PreparedFolder, files: Mapping[str, str]) -> None:
     home = prepared.restored()
     for kind in ("pin", "mark of the home", "earlier metadata of ledger", "maintenance's memory"):

@@ -73,6 +73,7 @@ def test_by_default_no_row_and_no_landed_file_goes(bench: Workbench) -> None:
     assert done.before["landing"] == done.after["landing"]
 
 
+@pytest.mark.long
 def test_predictions_out_of_the_window_are_trimmed_to_what_is_referenced_and_a_share(bench: Workbench) -> None:
     done = upkeep(bench, MaintenanceRules(trimmed_share=0.0))
     assert done.predictions_trimmed == dict.fromkeys(DAYS, 18)

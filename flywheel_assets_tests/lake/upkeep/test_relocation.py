@@ -81,6 +81,7 @@ def head_rows(bench: Workbench) -> int:
     return sum(bench.lake.count_rows_per_day(GOLD).values())
 
 
+@pytest.mark.long
 def test_a_lost_catalog_is_made_again_from_the_warehouse(home: Workbench) -> None:
     before, home_id = read_everything(home), home.lake.home_id
     (home.root / "catalog.db").unlink()
@@ -93,6 +94,7 @@ def test_a_lost_catalog_is_made_again_from_the_warehouse(home: Workbench) -> Non
     assert list_tags(home.lake, GOLD) == before[-2]
 
 
+@pytest.mark.long
 def test_a_lost_catalog_of_a_moved_home_is_made_again(home: Workbench) -> None:
     before = read_everything(home)
     (home.root / "catalog.db").unlink()

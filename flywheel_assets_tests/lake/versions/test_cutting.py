@@ -127,6 +127,7 @@ def test_a_later_version_holds_what_came_since(bench: Workbench, versions: Versi
     assert set(list_tagged_versions(bench.lake, CURATED_DPO_PAIRS)) == {VERSION, "dpo_gold_v2"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", ["create_tag", "resolve", "write_export"])
 def test_a_cut_that_crashed_is_finished_with_what_was_pinned(
     bench: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch, step: str
@@ -149,6 +150,7 @@ def test_a_cut_that_crashed_is_finished_with_what_was_pinned(
     assert [folder.version for folder in versions] == [VERSION]
 
 
+@pytest.mark.long
 def test_a_pin_outlives_expiry_until_its_version_is_exported(
     bench: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

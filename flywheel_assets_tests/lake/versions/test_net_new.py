@@ -90,6 +90,7 @@ def test_pairs_that_would_not_be_trained_are_not_counted(bench: Workbench, versi
     assert all_held_out == NetNew(0, 1, None, is_exact=True)
 
 
+@pytest.mark.long
 def test_what_people_say_later_about_trained_days_is_counted_again(bench: Workbench, versions: Versions) -> None:
     """A day of thumbs, undone edits and retractions holds no pair, and still changes what a version trains on."""
     outputs = [make_prediction(prediction_id=name) for name in ("liked", "disputed")]

@@ -116,6 +116,7 @@ def test_the_trigger_counts_from_the_restored_state(history: Workbench, versions
     assert count_net_new(history.lake, versions, RULES, 1) == NetNew(2, 1, "dpo_gold_v1", is_exact=True)
 
 
+@pytest.mark.long
 def test_a_rollback_can_be_taken_back(history: Workbench, versions: Versions) -> None:
     before, entries = texts(history), ledger.read_entries(history.lake, GOLD.name)
     first = roll_back(history, versions)

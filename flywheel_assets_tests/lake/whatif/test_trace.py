@@ -53,6 +53,7 @@ def materialize(bench: Workbench, until: int = 0) -> None:
         step(days)
 
 
+@pytest.mark.long
 def test_an_edit_from_the_disk_into_a_promoted_model(bench: Workbench) -> None:
     event = make_event_id(APPLICATION, "app", "e1")
     edit = make_feedback(event_id=event, prediction_id="p1", prompt=TEXT)
@@ -100,6 +101,7 @@ def test_an_unknown_id_says_where_it_was_looked_for(bench: Workbench) -> None:
     assert trace(Workbench(bench.root / "empty"), "nothing").steps == ()
 
 
+@pytest.mark.long
 def test_duplicates_revisions_and_the_events_around_one(bench: Workbench) -> None:
     statement = make_event_id(APPLICATION, "app", "note")
     first = make_feedback(event_id="r1", statement_id=statement, revision=1, prediction_id="p")
@@ -136,6 +138,7 @@ def test_what_takes_a_statement_back_is_found_by_the_statement(bench: Workbench)
     ) in says(trace(bench, "e"))
 
 
+@pytest.mark.long
 def test_what_waits_expires_or_is_refused_says_so(bench: Workbench) -> None:
     edit = make_feedback()["original_output"]
     bench.land(

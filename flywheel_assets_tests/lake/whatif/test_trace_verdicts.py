@@ -176,6 +176,7 @@ def test_a_statement_says_that_it_holds_no_example(bench: Workbench) -> None:
     ]
 
 
+@pytest.mark.long
 def test_a_statement_that_was_taken_back_over_http_is_explained_from_the_prediction(bench: Workbench) -> None:
     """`DELETE /v1/{app}/feedback/{id}` lands a retraction without a prediction: only the statement leads to it."""
     event = make_event_id(APPLICATION, "app", "e")

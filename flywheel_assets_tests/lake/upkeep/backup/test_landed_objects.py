@@ -185,6 +185,7 @@ def test_restored_to_a_disk_its_days_are_the_ones_that_the_ledger_knows(
     assert {path.stat().st_mode & 0o077 for path in zone.find_day_folder(DAY).iterdir()} == {0}
 
 
+@pytest.mark.long
 def test_a_zone_that_survived_is_left_as_it_is(server: S3Server, prefix: str, tmp_path: Path) -> None:
     """It is newer than the backup: what an erasure has taken out of it since must not come back."""
     back_up(tmp_path / "a", server, prefix, disk(tmp_path / "to"))
@@ -198,6 +199,7 @@ def test_a_zone_that_survived_is_left_as_it_is(server: S3Server, prefix: str, tm
     assert read_objects(server, prefix) == before
 
 
+@pytest.mark.long
 def test_a_zone_with_events_is_not_filled_by_another_home(server: S3Server, prefix: str, tmp_path: Path) -> None:
     back_up(tmp_path / "a", server, prefix, disk(tmp_path / "to"))
     other = open_stores(tmp_path / "b", server, prefix)
@@ -211,6 +213,7 @@ def test_a_zone_with_events_is_not_filled_by_another_home(server: S3Server, pref
     assert read_objects(server, f"{tmp_path.name}/other") == read_objects(server, prefix)
 
 
+@pytest.mark.long
 def test_an_interrupted_restore_goes_on_and_never_replaces(server: S3Server, prefix: str, tmp_path: Path) -> None:
     place = disk(tmp_path / "to")
     back_up(tmp_path / "a", server, prefix, place)

@@ -130,6 +130,7 @@ def test_a_warehouse_that_the_original_owns_is_refused(home: Path, place: Path, 
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.long
 def test_an_unfinished_restore_takes_no_changes_and_no_other_backup(
     home: Path, before: Everything, tmp_path: Path
 ) -> None:

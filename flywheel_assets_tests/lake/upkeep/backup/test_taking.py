@@ -168,6 +168,7 @@ def test_one_backup_at_a_time(home: Path, tmp_path: Path) -> None:
         back_up(home, tmp_path / "to")
 
 
+@pytest.mark.long
 def test_files_that_change_while_they_are_copied_are_copied_again(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +222,7 @@ def test_an_erased_person_comes_out_of_no_backup(home: Path, tmp_path: Path) -> 
     assert open_place(tmp_path / "to").list_numbers() == [3, 4]
 
 
+@pytest.mark.long
 def test_the_commands_say_what_they_did(home: Path, tmp_path: Path) -> None:
     made = flywheel(home, "backup", str(tmp_path / "to"))
     assert made.returncode == 0, made.stderr
