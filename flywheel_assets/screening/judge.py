@@ -78,6 +78,10 @@ class _GivenList(msgspec.Struct, forbid_unknown_fields=True):
     verdicts: list[_Given]
 
 
+_TEXTS = ("prompt", "chosen", "rejected")
+"""The columns that a judge is sent; a row has others, which are not all text."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class JudgeCheck(Checked):
     """Asks a judge about every row that no other check objects to (`Policy.outside`)."""
@@ -129,7 +133,7 @@ class JudgeCheck(Checked):
         complaints: dict[str, str] = {}
         open_rows: dict[str, dict[str, Any]] = {}
         for key, row in zip(keys, rows, strict=True):
-            if sum(len(value or "") for value in row.values()) > self.longest_characters:
+            if sum(len(row[text] or "") for text in _TEXTS) > self.longest_characters:
                 complaints[key] = f"longer than {self.longest_characters} characters"
             elif key not in known:
                 open_rows[key] = row
@@ -264,7 +268,7 @@ class JudgeCheck(Checked):
 
 def _hash_row(row: Mapping[str, str | None]) -> str:
     """Hash a row's texts to their key in the cache."""
-    canonical = json.dumps([row["prompt"], row["chosen"], row["rejected"]])
+    canonical = json.dumps([row[text] for text in _TEXTS])
     return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
 

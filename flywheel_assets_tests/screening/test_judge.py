@@ -109,6 +109,13 @@ def let_through(judgement: Judgement) -> int:
     return int(judgement.passed.sum())
 
 
+def test_it_reads_the_texts_alone_whatever_else_a_row_holds(tmp_path: Path) -> None:
+    """The policy's table has columns that are no text; their length was asked for, and every row ended as `policy`."""
+    with served(lambda body: verdicts(body)) as server:
+        rows = texts("c").append_column("is_short", pa.array([True]))
+        assert let_through(judge_of(server.url, tmp_path).judge(rows)) == 1
+
+
 def test_its_answers_decide_and_are_never_asked_for_twice(tmp_path: Path) -> None:
     def by_text(body: dict[str, Any]) -> str:
         wanted = {"good": ("pass", None), "bad": ("quarantine", "hate"), "worse": ("reject", "violent_crimes")}
