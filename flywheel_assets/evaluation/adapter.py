@@ -161,24 +161,23 @@ def _evaluate(
     judged = [(stratum, row) for stratum, row, _ in fitting]
     chosen = choose_rows(judged, request.options.max_rows)
     kept = [fitting[place] for place in chosen]
+    kept_rows = [row for _, row, _ in kept]
     incumbent = Scored.CHAMPION if Scored.CHAMPION in judges.digests else Scored.BASE
     scoring = _Scoring(request, model, encoder, kept, list(chosen.values()), _choose_pairs_to_sample(kept, request))
     file = AnswerFile(Path(request.work_dir) / ANSWERS_FILE, scoring.identify_answers(base_sha256))
-    parts = part_rows(judges, [row.subject for _, row, _ in kept])
+    parts = part_rows(judges, [row.subject for row in kept_rows])
     with scoring.open_writer(judges, identity) as write:
         tables, phrases = _score_models(scoring, write, file, parts, incumbent)
     wrong_answers, wrong_answer_fall = compute_wrong_answers(tables, incumbent)
     preferred = None
     if request.judge is not None and agreement is not None and agreement.is_enough:
-        texts = [
-            _list_texts(parts, scored, [row for _, row, _ in kept], file) for scored in (Scored.CHALLENGER, incumbent)
-        ]
+        texts = [_list_texts(parts, scored, kept_rows, file) for scored in (Scored.CHALLENGER, incumbent)]
         preferred = judge_answers(request.judge, [(stratum, row) for stratum, row, _ in kept], *texts)
     canary = find_canary(
         # What will serve may have learnt more than its folds' adapters.
         phrases.get(Scored.DEPLOYED, phrases[Scored.CHALLENGER]),
         phrases[incumbent],
-        [row.subject for _, row, _ in kept],
+        [row.subject for row in kept_rows],
         _list_taught_texts(request),
         request.canary_least_rows,
     )

@@ -142,11 +142,7 @@ def count_operations(base_model: str, recipe: AdapterRecipe, device: str) -> Ope
     short, long = _COUNTED_LENGTHS
     try:
         with silence_libraries():
-            model = build_on_meta(base_model, recipe, dtype, None)
-            if recipe.uses_checkpointing(device):
-                model.enable_input_require_grads()
-                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            model.train()
+            model = build_on_meta(base_model, recipe, dtype, device, None)
             of_short, of_long = (_count_step(model, tokens) / tokens for tokens in (short, long))
     except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
         _log.debug("no step of %s can be counted on the meta device", base_model, exc_info=error)

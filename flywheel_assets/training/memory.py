@@ -101,11 +101,7 @@ def estimate_memory(base_model: str, recipe: AdapterRecipe, shape: StageShape, d
     sequences = min(shape.rows, recipe.batch_size) * shape.sequences
     try:
         with silence_libraries():
-            model = build_on_meta(base_model, recipe, dtype, _ATTENTION)
-            if recipe.uses_checkpointing(device):
-                model.enable_input_require_grads()
-                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            model.train()
+            model = build_on_meta(base_model, recipe, dtype, device, _ATTENTION)
             activations = _count_step(model, sequences, shape.tokens)
     except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
         _log.debug("no step of %s can be counted on the meta device", base_model, exc_info=error)
@@ -224,13 +220,14 @@ def _advise_at_one_row(recipe: AdapterRecipe, device: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def build_on_meta(base_model: str, recipe: AdapterRecipe, dtype: Any, attention: str | None) -> Any:
-    """Build the base with its adapter from its configuration, with shapes and without data.
+def build_on_meta(base_model: str, recipe: AdapterRecipe, dtype: Any, device: str, attention: str | None) -> Any:
+    """Build the base with its adapter, ready for a training step, from its configuration: shapes without data.
 
     Args:
         base_model: path or hub id.
         recipe: of the training.
         dtype: of the base's weights.
+        device: "cuda" or "cpu": where the step would run.
         attention: transformers' name of its implementation; None: the one that it would load with.
     """
     import torch
@@ -244,7 +241,11 @@ def build_on_meta(base_model: str, recipe: AdapterRecipe, dtype: Any, attention:
         config = AutoConfig.from_pretrained(base_model)
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
         # Under autocast an adapter's inputs are kept in the base's number format.
-        return get_peft_model(model, build_lora_config(recipe), autocast_adapter_dtype=False)
+        model = get_peft_model(model, build_lora_config(recipe), autocast_adapter_dtype=False)
+    if recipe.uses_checkpointing(device):
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model.train()
 
 
 def _attend_without_matrix(

@@ -28,6 +28,7 @@ from flywheel_assets.models.model_folder import hash_weights
 from flywheel_assets.settings import Settings, isolate_settings
 from flywheel_assets.stores import Stores
 from flywheel_assets_tests.builders import day, make_feedback, make_prediction
+from flywheel_assets_tests.lake.closable_stores import ClosableStores
 from flywheel_assets_tests.lake.fsck.homes import DAYS, NAME, NOW, V1
 from flywheel_assets_tests.lake.gold import write_gold_days
 from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench, stamp
@@ -37,23 +38,6 @@ from flywheel_assets_tests.postgres_server import PostgresServer, postgres_serve
 from flywheel_assets_tests.s3_server import S3Server, s3_server
 
 pytestmark = pytest.mark.slow
-
-
-class ClosableStores(Stores):
-    """Stores whose pooled connections to a Postgres end with an inspection."""
-
-    def __init__(self, given: Settings) -> None:
-        super().__init__(given)
-        self.lakes: list[Lake] = []
-
-    def lake(self, application: str) -> Lake:
-        self.lakes.append(super().lake(application))
-        return self.lakes[-1]
-
-    def close(self) -> None:
-        for lake in self.lakes:
-            if "catalog" in vars(lake):
-                lake.catalog.engine.dispose()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from flywheel_assets.lake.upkeep.backup.taking import Backup, take_backup
 from flywheel_assets.settings import Settings, isolate_settings
 from flywheel_assets.stores import Stores
 from flywheel_assets_tests.builders import APPLICATION, day
+from flywheel_assets_tests.lake.closable_stores import ClosableStores
 from flywheel_assets_tests.lake.gold import write_gold_days
 from flywheel_assets_tests.lake.upkeep.backup.homes import NOW, back_up, read_everything, restore
 from flywheel_assets_tests.postgres_server import postgres_server
@@ -66,23 +67,6 @@ def test_what_a_bucket_with_versions_keeps_of_deleted_contents_is_deleted(
     found = server.client.list_object_versions(Bucket=server.bucket, Prefix="kept/")
     assert {each["Key"] for each in found["Versions"] if each["Size"]} == set(list_keys(server, "kept/"))
     assert not [each for each in found.get("DeleteMarkers", []) if not each["Key"].endswith("/")]
-
-
-class ClosableStores(Stores):
-    """Stores whose pooled connections to a Postgres end with a test."""
-
-    def __init__(self, given: Settings) -> None:
-        super().__init__(given)
-        self.lakes: list[Lake] = []
-
-    def lake(self, application: str) -> Lake:
-        self.lakes.append(super().lake(application))
-        return self.lakes[-1]
-
-    def close(self) -> None:
-        for lake in self.lakes:
-            if "catalog" in vars(lake):
-                lake.catalog.engine.dispose()
 
 
 def make_stores(root: Path, server: S3Server, catalog: str | None, name: str) -> ClosableStores:
